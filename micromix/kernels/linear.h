@@ -1,0 +1,98 @@
+// The one interface between models and matrix kernels: prepare a weight once, turn rows into a
+// linear's input (gathered and quantized, fused with what produces them), multiply.
+//
+// A mixed linear (DESIGN: "y[M,N] = sum over segments of X_s W_s^T, one FP32 accumulation, BF16 out")
+// reads an input that was rounded once to BF16, gathered by the plan's permutation and quantized per
+// block. A dense linear (not quantized) reads the same rows as they are. Inputs shared by several
+// linears are made once. Hidden states and results are FP32 buffers; a mixed linear's results are
+// BF16 values in them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "micromix/mx/format.h"
+#include "micromix/mx/scale.h"
+
+namespace micromix::kernels {
+
+// A weight [n, k] as stored, row-major; the bytes must outlive whatever was prepared from them.
+enum class DenseType : uint8_t { kBF16, kF16, kF32 };
+struct DenseWeight {
+  int64_t n = 0;
+  int64_t k = 0;
+  DenseType type = DenseType::kBF16;
+  std::span<const std::byte> data;
+  std::vector<float> bias;  // [n], or empty
+};
+
+// One segment of a mixed weight: CHANNELS consecutive permuted channels in one format.
+struct WeightSegment {
+  mx::Format format;
+  int64_t channels;                 // a multiple of 32
+  std::span<const uint8_t> codes;   // [n, channels * bits / 8], packed (mx/packing.h)
+  std::span<const uint8_t> scales;  // [n, channels / 32], E8M0
+};
+struct MixedWeight {
+  int64_t n = 0;
+  int64_t k = 0;  // the sum of the segments' channels
+  std::vector<WeightSegment> segments;
+  std::vector<float> bias;  // [n], or empty
+};
+
+// How an input is quantized: the activation side of a plan.
+struct InputPlan {
+  struct Segment {
+    std::optional<mx::Format> format;  // none: BF16 activations (weight-only quantization)
+    int64_t channels;                  // a multiple of 32
+  };
+  int64_t k = 0;
+  std::vector<int32_t> permutation;  // [k], x'[j] = x[permutation[j]]; empty: identity
+  std::vector<Segment> segments;     // empty: every reader is dense, nothing is quantized
+  mx::ScaleRule scale_rule = mx::ScaleRule::kRceil;
+};
+
+// A weight made ready by a backend.
+class Linear {
+ public:
+  virtual ~Linear() = default;
+  virtual int64_t n() const = 0;
+  virtual int64_t k() const = 0;
+};
+
+// Rows ready to be multiplied by every linear that reads them.
+class Input {
+ public:
+  virtual ~Input() = default;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::unique_ptr<Linear> prepare(const DenseWeight& weight) const = 0;
+  virtual std::unique_ptr<Linear> prepare(const MixedWeight& weight) const = 0;
+
+  // Rows X [m, plan.k] as they are.
+  virtual std::unique_ptr<Input> input(const InputPlan& plan, int64_t m, const float* x) const = 0;
+  // RMSNorm (Zhang and Sennrich 2019): x / sqrt(mean(x^2) + eps) * gain, per row.
+  virtual std::unique_ptr<Input> input_rmsnorm(const InputPlan& plan, int64_t m, const float* x,
+                                               std::span<const float> gain, float eps) const = 0;
+  // SwiGLU (Shazeer 2020): silu(gate) * up, elementwise.
+  virtual std::unique_ptr<Input> input_swiglu(const InputPlan& plan, int64_t m, const float* gate,
+                                              const float* up) const = 0;
+
+  // The rows [m, k] before rounding, gathering and quantizing, for calibration.
+  virtual std::span<const float> rows(const Input& input) const = 0;
+
+  // Y [m, n] row-major. A mixed linear needs an input made by a plan with its segments.
+  virtual void multiply(const Linear& linear, const Input& input, float* y) const = 0;
+};
+
+// The backend every other one is held against: FP32, threaded with OpenMP, any CPU.
+const Backend& reference_backend();
+
+}  // namespace micromix::kernels
