@@ -15,7 +15,7 @@ constexpr int64_t kBlock = mx::kBlockSize;
 
 // One operand's block: 32 element values and the exponent of their common scale.
 struct BlockValues {
-  float element[kBlock];
+  float element[kBlock] = {};
   int exponent = 0;
   bool nan = false;
 };
@@ -26,7 +26,9 @@ BlockValues weight_block(const WeightSegment& segment, int64_t row, int64_t bloc
   uint8_t codes[kBlock];
   mx::unpack(segment.format, segment.codes.subspan((row * blocks + block) * bytes, bytes), codes);
   const uint8_t scale = segment.scales[row * blocks + block];
-  BlockValues result{.exponent = scale - mx::kScaleBias, .nan = scale == mx::kScaleNan};
+  BlockValues result;
+  result.exponent = scale - mx::kScaleBias;
+  result.nan = scale == mx::kScaleNan;
   for (int64_t i = 0; i < kBlock; ++i) result.element[i] = mx::decode(segment.format, codes[i]);
   return result;
 }
@@ -52,7 +54,9 @@ BlockValues row_block(const QuantizedRows& rows, const InputPlan::Segment& segme
 
 QuantizedRows quantize_rows(const InputPlan& plan, int64_t m, const float* x) {
   assert(plan.k % kBlock == 0);
-  QuantizedRows rows{.m = m, .plan = plan};
+  QuantizedRows rows;
+  rows.m = m;
+  rows.plan = plan;
   rows.codes.resize(m * plan.k);
   rows.scales.resize(m * plan.k / kBlock);
   rows.values.resize(m * plan.k);

@@ -1,0 +1,79 @@
+// micromix generate: continue a prompt, streaming.
+#include <cstdio>
+#include <memory>
+#include <random>
+
+#include <fmt/format.h>
+
+#include "commands.h"
+#include "common.h"
+#include "micromix/base/file.h"
+#include "micromix/model/generate.h"
+#include "micromix/model/text.h"
+
+namespace micromix::cli {
+namespace {
+
+struct Options {
+  std::string model;
+  std::string prompt;
+  std::string prompt_file;
+  GenerateOptions generate;
+  std::optional<uint64_t> seed;
+};
+
+void print_now(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+void run(Options options) {
+  const Model model(options.model);
+  const auto tokenizer = load_tokenizer(options.model, model.config());
+  const std::string prompt =
+      options.prompt_file.empty() ? options.prompt : read_file(options.prompt_file);
+  const std::vector<TokenId> ids = tokenizer->encode(prompt, /*add_special=*/true);
+  options.generate.sampling.seed = options.seed ? *options.seed : std::random_device{}();
+
+  StreamDecoder decoder(*tokenizer);
+  generate(model, ids, options.generate,
+           [&](int32_t token) { print_now(decoder.push(token)); });
+  print_now(decoder.finish() + "\n");
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  GenerateOptions& generate = options->generate;
+  CLI::App* command = app.add_subcommand("generate", "Continue a prompt, printing as it goes.");
+  add_model(*command, options->model);
+  auto* prompt = command->add_option_group("prompt")->require_option(1);
+  prompt->add_option("--prompt", options->prompt, "Text to continue")->option_text("TEXT");
+  prompt->add_option("--prompt-file", options->prompt_file, "File whose text to continue")
+      ->option_text("F")
+      ->check(CLI::ExistingFile);
+  command->add_option("--max-new-tokens", generate.max_new_tokens, "Tokens to generate at most")
+      ->option_text("N [128]")
+      ->check(CLI::Range(1, 1 << 24));
+  command
+      ->add_option("--temperature", generate.sampling.temperature,
+                   "Divides the logits; 0 takes the most likely token")
+      ->option_text("T [0]")
+      ->check(CLI::Range(0.0, 1e6));
+  command->add_option("--top-k", generate.sampling.top_k, "Sample from the K most likely; 0: all")
+      ->option_text("K [0]")
+      ->check(CLI::Range(0, 1 << 24));
+  command
+      ->add_option("--top-p", generate.sampling.top_p,
+                   "Sample from the most likely that together reach P")
+      ->option_text("P [1]")
+      ->check(CLI::Range(0.0, 1.0));
+  command->add_option("--seed", options->seed, "Seed of the sampling (default: a random one)")
+      ->option_text("N");
+  command->add_flag("--ignore-eos", generate.ignore_eos, "Go on past end-of-sequence tokens");
+  add_threads(*command);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace micromix::cli

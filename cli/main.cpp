@@ -1,0 +1,36 @@
+// micromix: the command. Exit codes: 0 done, 1 failed, 2 bad usage.
+#include <cstdio>
+#include <exception>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "commands.h"
+
+int main(int argc, char** argv) {
+  CLI::App app("Mixed microscaling quantization (MXFP4, MXFP6, MXFP8) of Llama- and Qwen-family "
+               "language models.",
+               "micromix");
+  app.set_version_flag("--version", "micromix " MICROMIX_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(36);
+  micromix::cli::add_calibrate(app);
+  micromix::cli::add_quantize(app);
+  micromix::cli::add_eval(app);
+  micromix::cli::add_generate(app);
+  micromix::cli::add_tokenize(app);
+  micromix::cli::add_inspect(app);
+  micromix::cli::add_export(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    app.exit(error);
+    return 2;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "micromix: error: {}\n", error.what());
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,182 @@
+// micromix quantize: a BF16 model folder to a mixed one.
+#include <memory>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "commands.h"
+#include "common.h"
+#include "micromix/base/error.h"
+#include "micromix/checkpoint/output_folder.h"
+#include "micromix/quantize/pipeline.h"
+
+namespace micromix::cli {
+namespace {
+
+struct Options {
+  std::string model;
+  std::string out;
+  std::string data;
+  std::string stats;
+  std::string method = "paper";
+  std::string fp6 = "e3m2";
+  std::string scale_rule = "rceil";
+  int64_t channel_group = 32;
+  std::string activations = "same";
+  std::vector<std::string> keep;
+  CalibrationOptions calibration;
+  OutputOptions output;
+};
+
+mx::Format operand_format(const std::string& option, const std::string& text) {
+  const auto format = mx::parse_format(text, mx::kOperandFormats);
+  if (!format) {
+    throw CLI::ValidationError(option,
+                               fmt::format("found '{}', expected e2m1, e2m3, e3m2 or e4m3", text));
+  }
+  return *format;
+}
+
+ActivationFormat activation_format(const std::string& text) {
+  if (text == "bf16") return std::nullopt;
+  return operand_format("--activations", text);
+}
+
+// "same", one format for all, or "e2m1=e4m3,…" over the default.
+std::map<mx::Format, ActivationFormat> parse_activations(const std::string& text) {
+  std::map<mx::Format, ActivationFormat> formats = same_activations();
+  if (text == "same") return formats;
+  if (text.find('=') == std::string::npos) {
+    for (auto& [weight, activation] : formats) activation = activation_format(text);
+    return formats;
+  }
+  for (const std::string& pair : CLI::detail::split(text, ',')) {
+    const size_t equals = pair.find('=');
+    if (equals == std::string::npos) {
+      throw CLI::ValidationError("--activations",
+                                 fmt::format("found '{}', expected WEIGHT=ACTIVATION", pair));
+    }
+    formats[operand_format("--activations", pair.substr(0, equals))] =
+        activation_format(pair.substr(equals + 1));
+  }
+  return formats;
+}
+
+AllocationOptions parse_method(const Options& options) {
+  AllocationOptions allocation;
+  allocation.fp6 = operand_format("--fp6", options.fp6);
+  allocation.channel_group = options.channel_group;
+  constexpr std::string_view kUniformPrefix = "uniform:";
+  if (options.method == "paper") {
+    allocation.method = AllocationMethod::kPaper;
+  } else if (options.method == "released") {
+    allocation.method = AllocationMethod::kReleased;
+  } else if (options.method.starts_with(kUniformPrefix)) {
+    allocation.method = AllocationMethod::kUniform;
+    allocation.uniform = operand_format("--method", options.method.substr(kUniformPrefix.size()));
+  } else {
+    throw CLI::ValidationError("--method",
+                               fmt::format("found '{}', expected paper, released or uniform:FORMAT",
+                                           options.method));
+  }
+  return allocation;
+}
+
+QuantizeOptions parse(const Options& options) {
+  QuantizeOptions result;
+  result.allocation = parse_method(options);
+  result.scale_rule = *mx::parse_scale_rule(options.scale_rule);  // checked by the option
+  result.activation_formats = parse_activations(options.activations);
+  result.keep = options.keep;
+  const bool needs_statistics = result.allocation.method != AllocationMethod::kUniform;
+  if (needs_statistics && options.data.empty() && options.stats.empty()) {
+    throw CLI::RequiredError("--data or --stats");
+  }
+  return result;
+}
+
+void print_report(const std::string& out, const QuantizeReport& report) {
+  for (const std::string& module : report.not_divisible) {
+    fmt::print("{} stays BF16: its input size is not a multiple of 32\n", module);
+  }
+  for (const auto& [role, error] : report.errors) {
+    fmt::print("relative output error  {:<10} {:.4f}\n", role, error);
+  }
+  fmt::print("average bits           {:.4f} (whole file: {:.4f} bits a parameter)\n",
+             report.after.average_bits, report.after.bits_per_parameter);
+  fmt::print("size                   {} -> {}\n", megabytes(report.before.bytes),
+             megabytes(report.after.bytes));
+  fmt::print("written to             {}\n", out);
+}
+
+void run(const Options& options) {
+  const QuantizeOptions quantize = parse(options);
+  const ModelWeights weights(options.model);
+  const std::string hash = model_hash(options.model);
+  std::optional<Statistics> statistics;
+  if (!options.stats.empty()) {
+    statistics = load_statistics(options.stats, weights.config, hash);
+  } else if (!options.data.empty()) {
+    statistics = calibrate_on(weights, hash, options.data, options.calibration);
+  }
+  const InterruptNotice notice(options.out);
+  QuantizeReport report;
+  {
+    Progress progress("quantizing", "layers");
+    report = quantize_model(weights, hash, statistics ? &*statistics : nullptr, quantize,
+                            options.out, options.output, progress.function());
+  }
+  print_report(options.out, report);
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "quantize", "Quantize a BF16 model's linear layers; lm_head and embeddings stay BF16.");
+  add_model(*command, options->model);
+  command->add_option("-o,--out", options->out, "Folder to write; OUT.partial until it is whole")
+      ->option_text("OUT")
+      ->required();
+  CLI::Option* stats =
+      command->add_option("--stats", options->stats, "Statistics written by micromix calibrate")
+          ->option_text("STATS")
+          ->check(CLI::ExistingFile);
+  command->add_option("--data", options->data, "Calibration text (UTF-8), instead of --stats")
+      ->option_text("TEXT")
+      ->check(CLI::ExistingFile)
+      ->excludes(stats);
+  add_calibration_options(*command, options->calibration);
+  command
+      ->add_option("--method", options->method,
+                   "Which channels take which format: paper (MicroMix's thresholds), released "
+                   "(those of its authors' code), uniform:FORMAT")
+      ->option_text("METHOD [paper]");
+  command->add_option("--fp6", options->fp6, "The 6-bit format of paper and released")
+      ->option_text("e3m2|e2m3 [e3m2]")
+      ->check(CLI::IsMember({"e3m2", "e2m3"}));
+  command->add_option("--scale-rule", options->scale_rule, "How block scales are chosen")
+      ->option_text("floor|rceil|even [rceil]")
+      ->check(CLI::IsMember({"floor", "rceil", "even"}));
+  command
+      ->add_option("--channel-group", options->channel_group,
+                   "Channels per format are multiples of this")
+      ->option_text("32|64|128 [32]")
+      ->check(CLI::IsMember({32, 64, 128}));
+  command
+      ->add_option("--activations", options->activations,
+                   "Activation format per weight format: same, bf16 (weight-only), one FORMAT for "
+                   "all, or pairs e2m1=e4m3,…")
+      ->option_text("FORMATS [same]");
+  command
+      ->add_option("--keep", options->keep,
+                   "Leave linears whose name matches in BF16 (may be repeated)")
+      ->option_text("REGEX")
+      ->allow_extra_args(false);
+  add_output_options(*command, options->output);
+  add_threads(*command);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace micromix::cli

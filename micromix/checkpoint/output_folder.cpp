@@ -1,0 +1,147 @@
+#include "micromix/checkpoint/output_folder.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "micromix/base/error.h"
+#include "micromix/base/file.h"
+
+namespace micromix {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kIdentityFile = "micromix_run.json";
+constexpr const char* kIndexFile = "model.safetensors.index.json";
+
+// "OUT/" and "OUT" are one folder.
+fs::path without_slash(fs::path path) {
+  path = path.lexically_normal();
+  return path.has_filename() ? path : path.parent_path();
+}
+
+bool is_empty_or_absent(const fs::path& path) {
+  return !fs::exists(path) || (fs::is_directory(path) && fs::is_empty(path));
+}
+
+void expect_same_identity(const fs::path& partial, const Json& identity) {
+  const Json recorded = read_json(partial / kIdentityFile);
+  if (!recorded.is_object()) {
+    throw_invalid((partial / kIdentityFile).string(), "root", describe(recorded), "an object");
+  }
+  for (const auto& [key, value] : identity.items()) {
+    if (!recorded.contains(key) || recorded[key] != value) {
+      throw_invalid(partial.string(), key,
+                    recorded.contains(key) ? recorded[key].dump() : "nothing",
+                    value.dump() + " as in the interrupted run (or --force to start again)");
+    }
+  }
+}
+
+}  // namespace
+
+OutputFolder::OutputFolder(fs::path out, const Json& identity, int64_t shards,
+                           const OutputOptions& options)
+    : out_(without_slash(std::move(out))), partial_(out_), shards_(shards) {
+  partial_ += ".partial";
+  if (!is_empty_or_absent(out_) && !options.force) {
+    throw Error(fmt::format("{}: exists and is not empty (--force replaces it)", out_.string()));
+  }
+  if (fs::exists(partial_ / kIdentityFile) && options.resume) {
+    expect_same_identity(partial_, identity);
+    return;
+  }
+  if (fs::exists(partial_)) {
+    if (!options.force && !options.resume) {
+      throw Error(fmt::format(
+          "{}: an interrupted run is there (--resume continues it, --force starts again)",
+          partial_.string()));
+    }
+    fs::remove_all(partial_);
+  }
+  std::error_code error;
+  fs::create_directories(partial_, error);
+  if (error) throw Error(fmt::format("{}: cannot create: {}", partial_.string(), error.message()));
+  write_json(kIdentityFile, identity);
+}
+
+fs::path OutputFolder::shard_path(int64_t index) const {
+  return partial_ / fmt::format("model-{:05}-of-{:05}.safetensors", index + 1, shards_);
+}
+
+bool OutputFolder::has_shard(int64_t index) const { return fs::exists(shard_path(index)); }
+
+void OutputFolder::write_shard(int64_t index, std::span<const TensorData> tensors,
+                               const std::map<std::string, std::string>& metadata) const {
+  std::map<std::string, std::string> all = metadata;
+  all["format"] = "pt";  // what Hugging Face's loaders ask for
+  write_safetensors(shard_path(index), tensors, all);
+}
+
+std::map<std::string, std::string> OutputFolder::shard_metadata(int64_t index) const {
+  return SafetensorsFile(shard_path(index)).metadata();
+}
+
+void OutputFolder::write_json(const std::string& name, const Json& json) const {
+  write_file(partial_ / name, json.dump(2) + "\n");
+}
+
+void OutputFolder::copy_side_files(const fs::path& model) const {
+  for (const char* name :
+       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+        "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
+        "chat_template.json", "generation_config.json", "LICENSE"}) {
+    if (fs::exists(model / name)) copy_file_durably(model / name, partial_ / name);
+  }
+}
+
+void OutputFolder::commit() {
+  Json map = Json::object();
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < shards_; ++i) {
+    const SafetensorsFile shard(shard_path(i));
+    for (const auto& [name, tensor] : shard.tensors()) {
+      map[name] = shard_path(i).filename().string();
+      bytes += static_cast<int64_t>(tensor.bytes.size());
+    }
+  }
+  write_json(kIndexFile, {{"metadata", {{"total_size", bytes}}}, {"weight_map", map}});
+  sync_directory(partial_);
+  // Until here the folder can be resumed; the run's record is not part of the model.
+  fs::remove(partial_ / kIdentityFile);
+  sync_directory(partial_);
+
+  if (is_empty_or_absent(out_)) {
+    fs::remove(out_);
+    fs::rename(partial_, out_);
+  } else {
+    if (::renameat2(AT_FDCWD, partial_.c_str(), AT_FDCWD, out_.c_str(), RENAME_EXCHANGE) != 0) {
+      throw Error(fmt::format("{}: cannot replace: {}", out_.string(), std::strerror(errno)));
+    }
+    fs::remove_all(partial_);
+  }
+  sync_directory(fs::absolute(out_).parent_path());
+}
+
+void expect_free_space(const fs::path& path, int64_t bytes) {
+  fs::path existing = fs::absolute(path);
+  while (!fs::exists(existing)) existing = existing.parent_path();
+  const int64_t available = static_cast<int64_t>(fs::space(existing).available);
+  if (available < bytes) {
+    throw Error(fmt::format("{}: {:.2f} GB free on this disk, {:.2f} GB needed", path.string(),
+                            static_cast<double>(available) * 1e-9,
+                            static_cast<double>(bytes) * 1e-9));
+  }
+}
+
+std::string model_hash(const fs::path& model) {
+  std::string all = file_hash(model / "config.json");
+  for (const fs::path& file : TensorStore(model).files()) all += file_hash(file);
+  return content_hash(std::as_bytes(std::span(all)));
+}
+
+}  // namespace micromix

@@ -1,0 +1,60 @@
+// A model folder under construction: OUT.partial until it is whole, then OUT by one rename.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "micromix/base/json.h"
+#include "micromix/checkpoint/safetensors.h"
+
+namespace micromix {
+
+// What to do where OUT or OUT.partial is there already.
+struct OutputOptions {
+  bool force = false;   // replace both
+  bool resume = false;  // continue OUT.partial
+};
+
+class OutputFolder {
+ public:
+  // IDENTITY (options, hashes of the inputs) is recorded, and a resumed folder must have the same.
+  // Throws Error where OUT is not empty (without force), where OUT.partial exists (without either),
+  // and where the recorded identity differs.
+  OutputFolder(std::filesystem::path out, const Json& identity, int64_t shards,
+               const OutputOptions& options);
+
+  const std::filesystem::path& partial() const { return partial_; }
+
+  // Whether an earlier, interrupted run has written shard INDEX.
+  bool has_shard(int64_t index) const;
+  // Durable; shards may come in any order.
+  void write_shard(int64_t index, std::span<const TensorData> tensors,
+                   const std::map<std::string, std::string>& metadata = {}) const;
+  // The `__metadata__` of a shard already written.
+  std::map<std::string, std::string> shard_metadata(int64_t index) const;
+
+  void write_json(const std::string& name, const Json& json) const;
+  // Copies tokenizer and generation files from a model folder.
+  void copy_side_files(const std::filesystem::path& model) const;
+
+  // Writes the index of the shards, flushes, and gives the folder its name.
+  void commit();
+
+ private:
+  std::filesystem::path shard_path(int64_t index) const;
+
+  std::filesystem::path out_;
+  std::filesystem::path partial_;
+  int64_t shards_;
+};
+
+// Throws Error unless the file system of PATH (which need not exist yet) has BYTES to spare.
+void expect_free_space(const std::filesystem::path& path, int64_t bytes);
+
+// One hash of all that a model folder is computed from: config.json and every safetensors file.
+std::string model_hash(const std::filesystem::path& model);
+
+}  // namespace micromix

@@ -1,0 +1,48 @@
+#include "micromix/checkpoint/shard_tensors.h"
+
+#include <algorithm>
+
+#include "micromix/mx/bfloat16.h"
+
+namespace micromix {
+
+void ShardTensors::add_bfloat16(const TensorView* tensor, std::span<const int32_t> row_order) {
+  if (tensor == nullptr) return;
+  if (tensor->dtype == DType::kBF16 && row_order.empty()) {
+    tensors_.push_back({tensor->name, DType::kBF16, tensor->shape, tensor->bytes});
+    return;
+  }
+  const int64_t rows = tensor->shape[0];
+  const int64_t row_bytes = static_cast<int64_t>(tensor->bytes.size()) / rows;
+  std::vector<mx::BFloat16> values;
+  for (int64_t i = 0; i < rows; ++i) {
+    TensorView row = *tensor;
+    row.bytes = tensor->bytes.subspan((row_order.empty() ? i : row_order[i]) * row_bytes, row_bytes);
+    for (float value : to_floats(row)) values.push_back(mx::to_bfloat16(value));
+  }
+  add(tensor->name, DType::kBF16, tensor->shape, values);
+}
+
+std::vector<TensorData> ShardTensors::sorted() const {
+  std::vector<TensorData> tensors = tensors_;
+  std::stable_sort(tensors.begin(), tensors.end(), [](const TensorData& a, const TensorData& b) {
+    return size_of(a.dtype) > size_of(b.dtype);
+  });
+  return tensors;
+}
+
+ShardTensors outer_tensors(const ModelWeights& weights) {
+  ShardTensors shard;
+  shard.add_bfloat16(weights.embedding);
+  shard.add_bfloat16(weights.final_norm);
+  if (!weights.config.tie_word_embeddings) shard.add_bfloat16(weights.lm_head.dense);
+  return shard;
+}
+
+void add_norms(const LayerWeights& layer, ShardTensors& shard) {
+  for (const TensorView* norm : {layer.attention_norm, layer.mlp_norm, layer.q_norm, layer.k_norm}) {
+    shard.add_bfloat16(norm);
+  }
+}
+
+}  // namespace micromix

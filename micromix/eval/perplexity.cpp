@@ -1,0 +1,134 @@
+#include "micromix/eval/perplexity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "micromix/base/error.h"
+
+namespace micromix {
+namespace {
+
+// Predictions whose logits are held at a time: 64 MB for a vocabulary of 128k.
+constexpr int64_t kLogitRows = 128;
+
+struct Sums {
+  double negative_log_likelihood = 0;
+  double kl = 0;
+  int64_t same_top = 0;
+};
+
+// log of the sum of exponentials.
+double log_sum_exp(const float* logits, int64_t count) {
+  const float largest = *std::max_element(logits, logits + count);
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += std::exp(logits[i] - largest);
+  return std::log(sum) + largest;
+}
+
+// KL(softmax(reference) || softmax(logits)).
+double divergence(const float* reference, double reference_norm, const float* logits, double norm,
+                  int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double log_p = reference[i] - reference_norm;
+    sum += std::exp(static_cast<float>(log_p)) * (log_p - (logits[i] - norm));
+  }
+  return sum;
+}
+
+// Rows LOGITS and (or null) REFERENCE [m, vocab] that predict TARGETS.
+Sums score(int64_t m, int64_t vocab, const float* logits, const float* reference,
+           const int32_t* targets) {
+  std::vector<Sums> rows(m);  // summed in order afterwards: the same for any number of threads
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < m; ++row) {
+    const float* y = logits + row * vocab;
+    const double norm = log_sum_exp(y, vocab);
+    rows[row].negative_log_likelihood = norm - y[targets[row]];
+    if (reference == nullptr) continue;
+    const float* base = reference + row * vocab;
+    rows[row].kl = divergence(base, log_sum_exp(base, vocab), y, norm, vocab);
+    rows[row].same_top =
+        std::max_element(base, base + vocab) - base == std::max_element(y, y + vocab) - y;
+  }
+  Sums total;
+  for (const Sums& row : rows) {
+    total.negative_log_likelihood += row.negative_log_likelihood;
+    total.kl += row.kl;
+    total.same_top += row.same_top;
+  }
+  return total;
+}
+
+}  // namespace
+
+PerplexityResult evaluate_perplexity(const Model& model, const Model* reference,
+                                     std::span<const int32_t> tokens,
+                                     const PerplexityOptions& options,
+                                     const ProgressFunction& progress) {
+  const ModelConfig& config = model.config();
+  expect_context(config, options.window);
+  if (reference != nullptr) {
+    expect_context(reference->config(), options.window);
+    if (reference->config().vocab_size != config.vocab_size) {
+      throw_invalid(reference->weights().store.model().string(), "vocab_size",
+                    fmt::format("{}", reference->config().vocab_size),
+                    fmt::format("{}, the evaluated model's", config.vocab_size));
+    }
+  }
+  int64_t windows = static_cast<int64_t>(tokens.size()) / options.window;
+  if (windows == 0) {
+    throw Error(fmt::format("the text has {} tokens, under one window of {}", tokens.size(),
+                            options.window));
+  }
+  if (options.max_windows) windows = std::min(windows, *options.max_windows);
+
+  const int64_t predictions = options.window - 1;
+  KvCache cache(config, options.window);
+  std::optional<KvCache> reference_cache;
+  if (reference != nullptr) reference_cache.emplace(reference->config(), options.window);
+  Sums sums;
+  for (int64_t window = 0; window < windows; ++window) {
+    const auto ids = tokens.subspan(window * options.window, options.window);
+    cache.clear();
+    const std::vector<float> hidden = model.forward(ids, cache);
+    std::vector<float> reference_hidden;
+    if (reference != nullptr) {
+      reference_cache->clear();
+      reference_hidden = reference->forward(ids, *reference_cache);
+    }
+    for (int64_t row = 0; row < predictions; row += kLogitRows) {
+      const int64_t m = std::min(kLogitRows, predictions - row);
+      const std::vector<float> logits = model.logits(m, hidden.data() + row * config.hidden_size);
+      std::vector<float> base;
+      if (reference != nullptr) {
+        base = reference->logits(
+            m, reference_hidden.data() + row * reference->config().hidden_size);
+      }
+      const Sums part = score(m, config.vocab_size, logits.data(),
+                              reference != nullptr ? base.data() : nullptr, ids.data() + row + 1);
+      sums.negative_log_likelihood += part.negative_log_likelihood;
+      sums.kl += part.kl;
+      sums.same_top += part.same_top;
+    }
+    if (!std::isfinite(sums.negative_log_likelihood)) {
+      throw Error(fmt::format("{}: NaN or Inf in the logits of window {}",
+                              model.weights().store.model().string(), window));
+    }
+    report(progress, window + 1, windows);
+  }
+
+  PerplexityResult result;
+  result.windows = windows;
+  result.tokens = windows * predictions;
+  const double count = static_cast<double>(result.tokens);
+  result.perplexity = std::exp(sums.negative_log_likelihood / count);
+  if (reference != nullptr) {
+    result.kl = sums.kl / count;
+    result.top1 = static_cast<double>(sums.same_top) / count;
+  }
+  return result;
+}
+
+}  // namespace micromix

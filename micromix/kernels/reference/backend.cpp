@@ -1,0 +1,278 @@
+// The reference backend: quantize as the oracle does, dequantize, multiply in FP32.
+//
+// Rounding: operands dequantize exactly and every FP32 addition rounds once, so with
+// c = gemm_additions(k) + 1 (the bias) a result obeys error_bound(), as long as nothing overflows. (A
+// product that underflows is off by 2^-150 at most, and 2^16 of those by half the bound's 2^-133.)
+// Scale exponents of 45 at most keep every product below 2^108 and a sum of 2^16 of them below
+// 2^124; rows with a larger one, or with NaN, are found when they are made ready, and their outputs
+// come from the oracle.
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+
+#include "micromix/kernels/linear.h"
+#include "micromix/kernels/reference/gemm.h"
+#include "micromix/kernels/reference/oracle.h"
+#include "micromix/mx/bfloat16.h"
+#include "micromix/mx/block.h"
+#include "micromix/mx/packing.h"
+
+namespace micromix::kernels {
+namespace {
+
+constexpr int kSafeExponent = 45;
+constexpr float kSafeValue = 0x1p54f;  // an E4M3 element stays below 2^9
+
+bool is_safe(std::span<const uint8_t> scales) {
+  return std::all_of(scales.begin(), scales.end(),
+                     [](uint8_t scale) { return scale <= kSafeExponent + mx::kScaleBias; });
+}
+
+// BF16 values, of weight-only activations.
+bool is_safe(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(),
+                     [](float value) { return std::fabs(value) < kSafeValue; });
+}
+
+class DenseLinear final : public Linear, public RowSource {
+ public:
+  explicit DenseLinear(const DenseWeight& weight) : weight_(weight) {}
+
+  int64_t n() const override { return weight_.n; }
+  int64_t k() const override { return weight_.k; }
+  std::span<const float> bias() const { return weight_.bias; }
+
+  void decode(int64_t row, int64_t column, int64_t count, float* out) const override {
+    const int64_t at = row * weight_.k + column;
+    switch (weight_.type) {
+      case DenseType::kBF16: {
+        const auto* data = reinterpret_cast<const mx::BFloat16*>(weight_.data.data()) + at;
+        for (int64_t i = 0; i < count; ++i) out[i] = mx::to_float(data[i]);
+        break;
+      }
+      case DenseType::kF16: {
+        const auto* data = reinterpret_cast<const uint16_t*>(weight_.data.data()) + at;
+        for (int64_t i = 0; i < count; ++i) out[i] = mx::half_to_float(data[i]);
+        break;
+      }
+      case DenseType::kF32:
+        std::memcpy(out, weight_.data.data() + at * sizeof(float), count * sizeof(float));
+        break;
+    }
+  }
+
+ private:
+  DenseWeight weight_;
+};
+
+class MixedLinear final : public Linear, public RowSource {
+ public:
+  explicit MixedLinear(const MixedWeight& weight) : weight_(weight) {
+    for (const WeightSegment& segment : weight_.segments) {
+      std::array<float, 256> table{};
+      for (int code = 0; code < 1 << mx::traits(segment.format).bits; ++code) {
+        table[code] = mx::decode(segment.format, static_cast<uint8_t>(code));
+      }
+      tables_.push_back(table);
+    }
+    for (int64_t row = 0; row < weight_.n; ++row) {
+      const bool safe = std::all_of(
+          weight_.segments.begin(), weight_.segments.end(), [&](const WeightSegment& segment) {
+            const int64_t blocks = segment.channels / mx::kBlockSize;
+            return is_safe(segment.scales.subspan(row * blocks, blocks));
+          });
+      if (!safe) unsafe_rows_.push_back(row);
+    }
+  }
+
+  int64_t n() const override { return weight_.n; }
+  int64_t k() const override { return weight_.k; }
+  const MixedWeight& weight() const { return weight_; }
+  const std::vector<int64_t>& unsafe_rows() const { return unsafe_rows_; }
+
+  // COLUMN and COUNT are multiples of 32: the product's depth is.
+  void decode(int64_t row, int64_t column, int64_t count, float* out) const override {
+    int64_t begin = 0;
+    for (size_t s = 0; s < weight_.segments.size() && count > 0; ++s) {
+      const WeightSegment& segment = weight_.segments[s];
+      const int64_t end = begin + segment.channels;
+      const int64_t first_block = (column - begin) / mx::kBlockSize;
+      const int64_t blocks = (std::min(end, column + count) - column) / mx::kBlockSize;
+      for (int64_t block = 0; block < blocks; ++block) {
+        decode_block(segment, tables_[s], row, first_block + block, out);
+        out += mx::kBlockSize;
+      }
+      if (blocks > 0) {
+        column += blocks * mx::kBlockSize;
+        count -= blocks * mx::kBlockSize;
+      }
+      begin = end;
+    }
+  }
+
+ private:
+  static void decode_block(const WeightSegment& segment, const std::array<float, 256>& table,
+                           int64_t row, int64_t block, float* out) {
+    const int64_t blocks = segment.channels / mx::kBlockSize;
+    const int64_t bytes = mx::packed_bytes(segment.format, mx::kBlockSize);
+    uint8_t codes[mx::kBlockSize];
+    mx::unpack(segment.format, segment.codes.subspan((row * blocks + block) * bytes, bytes), codes);
+    const float scale = mx::decode_scale(segment.scales[row * blocks + block]);
+    for (int i = 0; i < mx::kBlockSize; ++i) out[i] = table[codes[i]] * scale;
+  }
+
+  MixedWeight weight_;
+  std::vector<std::array<float, 256>> tables_;  // code to value, per segment
+  std::vector<int64_t> unsafe_rows_;
+};
+
+struct ReferenceInput final : Input {
+  int64_t m = 0;
+  int64_t k = 0;
+  std::vector<float> dense;         // [m, k], as the producer made it
+  QuantizedRows quantized;          // where the plan quantizes
+  std::vector<float> mixed;         // [m, k], permuted, dequantized
+  std::vector<int64_t> unsafe_rows;
+};
+
+void dequantize_row(const QuantizedRows& rows, int64_t row, float* out) {
+  int64_t channel = 0;
+  for (const InputPlan::Segment& segment : rows.plan.segments) {
+    const int64_t end = channel + segment.channels;
+    for (; channel < end; ++channel) {
+      const int64_t at = row * rows.plan.k + channel;
+      out[channel] = segment.format ? mx::decode(*segment.format, rows.codes[at]) *
+                                          mx::decode_scale(rows.scales[at / mx::kBlockSize])
+                                    : rows.values[at];
+    }
+  }
+}
+
+bool is_safe_row(const QuantizedRows& rows, int64_t row) {
+  const int64_t k = rows.plan.k;
+  int64_t channel = 0;
+  for (const InputPlan::Segment& segment : rows.plan.segments) {
+    const int64_t at = row * k + channel;
+    const std::span scales(rows.scales.data() + at / mx::kBlockSize,
+                           segment.channels / mx::kBlockSize);
+    const std::span values(rows.values.data() + at, segment.channels);
+    if (segment.format ? !is_safe(scales) : !is_safe(values)) return false;
+    channel += segment.channels;
+  }
+  return true;
+}
+
+std::unique_ptr<ReferenceInput> make_input(const InputPlan& plan, int64_t m,
+                                           std::vector<float> dense) {
+  auto input = std::make_unique<ReferenceInput>();
+  input->m = m;
+  input->k = plan.k;
+  input->dense = std::move(dense);
+  if (plan.segments.empty()) return input;
+  input->quantized = quantize_rows(plan, m, input->dense.data());
+  input->mixed.resize(m * plan.k);
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < m; ++row) {
+    dequantize_row(input->quantized, row, input->mixed.data() + row * plan.k);
+  }
+  for (int64_t row = 0; row < m; ++row) {
+    if (!is_safe_row(input->quantized, row)) input->unsafe_rows.push_back(row);
+  }
+  return input;
+}
+
+void add_bias(std::span<const float> bias, int64_t m, int64_t n, float* y) {
+  if (bias.empty()) return;
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < m; ++row) {
+    for (int64_t j = 0; j < n; ++j) y[row * n + j] += bias[j];
+  }
+}
+
+void multiply_mixed(const MixedLinear& linear, const ReferenceInput& input, float* y) {
+  assert(!input.mixed.empty());
+  const int64_t n = linear.n();
+  parallel_gemm(input.m, n, input.k, input.mixed.data(), input.k, linear, y, n);
+  add_bias(linear.weight().bias, input.m, n, y);
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < input.m * n; ++i) y[i] = mx::round_to_bfloat16(y[i]);
+
+  const auto from_oracle = [&](int64_t row, int64_t column) {
+    const OracleValue exact = oracle_output(linear.weight(), input.quantized, row, column);
+    y[row * n + column] = mx::to_float(mx::to_bfloat16(exact.value));
+  };
+  for (int64_t row : input.unsafe_rows) {
+#pragma omp parallel for schedule(static)
+    for (int64_t column = 0; column < n; ++column) from_oracle(row, column);
+  }
+  for (int64_t column : linear.unsafe_rows()) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < input.m; ++row) from_oracle(row, column);
+  }
+}
+
+class ReferenceBackend final : public Backend {
+ public:
+  std::unique_ptr<Linear> prepare(const DenseWeight& weight) const override {
+    return std::make_unique<DenseLinear>(weight);
+  }
+  std::unique_ptr<Linear> prepare(const MixedWeight& weight) const override {
+    return std::make_unique<MixedLinear>(weight);
+  }
+
+  std::unique_ptr<Input> input(const InputPlan& plan, int64_t m, const float* x) const override {
+    return make_input(plan, m, std::vector<float>(x, x + m * plan.k));
+  }
+
+  std::unique_ptr<Input> input_rmsnorm(const InputPlan& plan, int64_t m, const float* x,
+                                       std::span<const float> gain, float eps) const override {
+    const int64_t k = plan.k;
+    std::vector<float> normed(m * k);
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < m; ++row) {
+      const float* in = x + row * k;
+      double squares = 0;
+      for (int64_t j = 0; j < k; ++j) squares += static_cast<double>(in[j]) * in[j];
+      const float factor = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(k) + eps));
+      for (int64_t j = 0; j < k; ++j) normed[row * k + j] = in[j] * factor * gain[j];
+    }
+    return make_input(plan, m, std::move(normed));
+  }
+
+  std::unique_ptr<Input> input_swiglu(const InputPlan& plan, int64_t m, const float* gate,
+                                      const float* up) const override {
+    std::vector<float> gated(m * plan.k);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < m * plan.k; ++i) {
+      gated[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+    }
+    return make_input(plan, m, std::move(gated));
+  }
+
+  std::span<const float> rows(const Input& input) const override {
+    return static_cast<const ReferenceInput&>(input).dense;
+  }
+
+  void multiply(const Linear& linear, const Input& input, float* y) const override {
+    const auto& rows = static_cast<const ReferenceInput&>(input);
+    assert(linear.k() == rows.k);
+    if (const auto* mixed = dynamic_cast<const MixedLinear*>(&linear)) {
+      multiply_mixed(*mixed, rows, y);
+      return;
+    }
+    const auto& dense = static_cast<const DenseLinear&>(linear);
+    parallel_gemm(rows.m, dense.n(), rows.k, rows.dense.data(), rows.k, dense, y, dense.n());
+    add_bias(dense.bias(), rows.m, dense.n(), y);
+  }
+};
+
+}  // namespace
+
+const Backend& reference_backend() {
+  static const ReferenceBackend backend;
+  return backend;
+}
+
+}  // namespace micromix::kernels

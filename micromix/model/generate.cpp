@@ -1,0 +1,32 @@
+#include "micromix/model/generate.h"
+
+#include <algorithm>
+
+#include "micromix/base/error.h"
+
+namespace micromix {
+
+void generate(const Model& model, std::span<const int32_t> prompt, const GenerateOptions& options,
+              const std::function<void(int32_t)>& on_token) {
+  const ModelConfig& config = model.config();
+  if (prompt.empty()) throw Error("prompt: found no tokens, expected at least one");
+  const int64_t capacity = static_cast<int64_t>(prompt.size()) + options.max_new_tokens;
+  expect_context(config, capacity);
+
+  KvCache cache(config, capacity);
+  Sampler sampler(options.sampling);
+  std::vector<int32_t> next(prompt.begin(), prompt.end());
+  for (int64_t i = 0; i < options.max_new_tokens; ++i) {
+    const std::vector<float> hidden = model.forward(next, cache);
+    const std::vector<float> logits =
+        model.logits(1, hidden.data() + (next.size() - 1) * config.hidden_size);
+    const int32_t token = sampler.sample(logits);
+    const bool eos = std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), token) !=
+                     config.eos_token_ids.end();
+    if (eos && !options.ignore_eos) return;
+    on_token(token);
+    next = {token};
+  }
+}
+
+}  // namespace micromix

@@ -1,0 +1,51 @@
+// A decoder-only language model of the Llama family, BF16 or quantized, run on a backend.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "micromix/checkpoint/model_weights.h"
+#include "micromix/kernels/linear.h"
+#include "micromix/model/decoder_layer.h"
+#include "micromix/model/kv_cache.h"
+
+namespace micromix {
+
+// Rows EMBEDDING[ids] as FP32, [ids.size(), hidden_size].
+std::vector<float> embed(const ModelWeights& weights, std::span<const int32_t> ids);
+
+// Throws Error where a context of LENGTH positions is longer than the model's rope, or than its
+// sliding window (whose attention is not implemented, so it would be wrong rather than short).
+void expect_context(const ModelConfig& config, int64_t length);
+
+class Model {
+ public:
+  // Throws Error (see ModelWeights).
+  explicit Model(const std::filesystem::path& path,
+                 const kernels::Backend& backend = kernels::reference_backend());
+  Model(const Model&) = delete;  // layers refer to the config
+  Model& operator=(const Model&) = delete;
+
+  const ModelConfig& config() const { return weights_.config; }
+  const ModelWeights& weights() const { return weights_; }
+
+  // Runs tokens at positions cache.length()... and returns their last hidden states,
+  // [ids.size(), hidden_size], before the final norm. Ids must lie in the vocabulary.
+  std::vector<float> forward(std::span<const int32_t> ids, KvCache& cache) const;
+
+  // Logits [m, vocab_size] of hidden states [m, hidden_size].
+  std::vector<float> logits(int64_t m, const float* hidden) const;
+
+ private:
+  ModelWeights weights_;
+  const kernels::Backend& backend_;
+  std::vector<DecoderLayer> layers_;
+  std::vector<float> final_norm_;
+  kernels::InputPlan lm_head_plan_;
+  std::unique_ptr<kernels::Linear> lm_head_;
+};
+
+}  // namespace micromix

@@ -1,0 +1,57 @@
+#include "micromix/quantize/allocation.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <numeric>
+
+namespace micromix {
+namespace {
+
+int64_t& channels_in(Plan& plan, mx::Format format) {
+  return plan.channels[static_cast<size_t>(format)];
+}
+
+std::vector<int32_t> ascending_order(const std::vector<float>& keys) {
+  std::vector<int32_t> order(keys.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return keys[a] < keys[b]; });
+  return order;
+}
+
+}  // namespace
+
+Plan uniform_plan(int64_t channels, mx::Format format) {
+  Plan plan;
+  channels_in(plan, format) = channels;
+  return plan;
+}
+
+Plan allocate(const InputStatistics& input, const AllocationOptions& options) {
+  const int64_t total = input.channels();
+  assert(total % mx::kBlockSize == 0);
+  if (options.method == AllocationMethod::kUniform) return uniform_plan(total, options.uniform);
+
+  const bool paper = options.method == AllocationMethod::kPaper;
+  const Threshold four = paper ? Threshold::kPaperE2M1 : Threshold::kReleased4;
+  const Threshold paper_six =
+      options.fp6 == mx::Format::kE2M3 ? Threshold::kPaperE2M3 : Threshold::kPaperE3M2;
+  const Threshold six = paper ? paper_six : Threshold::kReleased6;
+  const auto whole_groups = [&](double fraction) {
+    const double groups = std::ceil(fraction * static_cast<double>(total) /
+                                    static_cast<double>(options.channel_group));
+    return static_cast<int64_t>(groups) * options.channel_group;
+  };
+  const int64_t fp8 = std::min(total, whole_groups(1.0 - input.below(six)));
+  const int64_t fp6 =
+      std::min(total - fp8, whole_groups(input.below(six) - input.below(four)));
+  Plan plan;
+  plan.permutation = ascending_order(input.mean_abs);
+  channels_in(plan, mx::Format::kE4M3) = fp8;
+  channels_in(plan, options.fp6) = fp6;
+  channels_in(plan, mx::Format::kE2M1) = total - fp6 - fp8;
+  return plan;
+}
+
+}  // namespace micromix

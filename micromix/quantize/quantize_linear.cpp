@@ -1,0 +1,85 @@
+#include "micromix/quantize/quantize_linear.h"
+
+#include <atomic>
+#include <cassert>
+#include <cmath>
+
+#include "micromix/base/error.h"
+#include "micromix/mx/block.h"
+#include "micromix/mx/packing.h"
+
+namespace micromix {
+namespace {
+
+// Row ROW of the weight as FP32.
+std::vector<float> weight_row(const LinearWeights& linear, int64_t row) {
+  TensorView view = *linear.dense;
+  const int64_t bytes = linear.k * size_of(view.dtype);
+  view.bytes = view.bytes.subspan(row * bytes, bytes);
+  return to_floats(view);
+}
+
+void quantize_row(std::span<const float> values, mx::ScaleRule rule, int64_t row,
+                  QuantizedLinear::Segment& segment) {
+  const int64_t blocks = segment.channels / mx::kBlockSize;
+  const int64_t bytes = mx::packed_bytes(segment.format, mx::kBlockSize);
+  uint8_t codes[mx::kBlockSize];
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t at = row * blocks + block;
+    segment.scales[at] = mx::quantize_block(
+        segment.format, rule, values.subspan(block * mx::kBlockSize, mx::kBlockSize), codes);
+    mx::pack(segment.format, codes, std::span(segment.codes).subspan(at * bytes, bytes));
+  }
+}
+
+}  // namespace
+
+kernels::MixedWeight QuantizedLinear::view() const {
+  kernels::MixedWeight weight;
+  weight.n = n;
+  weight.k = k;
+  for (const Segment& segment : segments) {
+    weight.segments.push_back({segment.format, segment.channels, segment.codes, segment.scales});
+  }
+  return weight;
+}
+
+QuantizedLinear quantize_linear(const LinearWeights& linear, const Plan& plan,
+                                std::span<const int32_t> row_order, mx::ScaleRule rule) {
+  assert(!linear.quantized() && plan.size() == linear.k);
+  QuantizedLinear result;
+  result.n = linear.n;
+  result.k = linear.k;
+  for (size_t i = 0; i < plan.channels.size(); ++i) {
+    const mx::Format format = mx::kOperandFormats[i];
+    const int64_t channels = plan.channels[i];
+    if (channels == 0) continue;
+    result.segments.push_back(
+        {format, channels, std::vector<uint8_t>(linear.n * mx::packed_bytes(format, channels)),
+         std::vector<uint8_t>(linear.n * channels / mx::kBlockSize)});
+  }
+  std::atomic<bool> finite = true;
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < linear.n; ++row) {
+    const std::vector<float> source = weight_row(linear, row_order.empty() ? row : row_order[row]);
+    std::vector<float> values(source);
+    for (int64_t j = 0; j < linear.k && !plan.permutation.empty(); ++j) {
+      values[j] = source[plan.permutation[j]];
+    }
+    for (float value : values) {
+      if (!std::isfinite(value)) finite = false;
+    }
+    int64_t channel = 0;
+    for (QuantizedLinear::Segment& segment : result.segments) {
+      quantize_row(std::span(values).subspan(channel, segment.channels), rule, row, segment);
+      channel += segment.channels;
+    }
+  }
+  if (!finite) {
+    throw_invalid(linear.dense->file->path().string(), linear.dense->name, "NaN or Inf",
+                  "finite weights");
+  }
+  return result;
+}
+
+}  // namespace micromix

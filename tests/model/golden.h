@@ -1,0 +1,56 @@
+// Checks of a model folder against logits and greedy continuations made by transformers (FP32
+// arithmetic on the stored weights).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "micromix/checkpoint/safetensors.h"
+#include "micromix/model/generate.h"
+#include "tests/testing.h"
+
+namespace micromix::testing {
+
+inline std::vector<int32_t> row_of_ids(const TensorView& ids, int64_t row) {
+  const int64_t length = ids.shape[1];
+  std::vector<int32_t> out;
+  for (int64_t i = 0; i < length; ++i) {
+    out.push_back(ids.dtype == DType::kI64
+                      ? static_cast<int32_t>(ids.as<int64_t>()[row * length + i])
+                      : ids.as<int32_t>()[row * length + i]);
+  }
+  return out;
+}
+
+// The largest |difference| of the model's logits from GOLDEN's `logits` for its `input_ids`.
+inline double largest_logit_difference(const Model& model, const std::filesystem::path& golden) {
+  const SafetensorsFile file(golden);
+  const TensorView& ids = file.at("input_ids");
+  const auto expected = file.at("logits").as<float>();
+  const int64_t length = ids.shape[1];
+  const int64_t vocab = model.config().vocab_size;
+  double largest = 0;
+  for (int64_t row = 0; row < ids.shape[0]; ++row) {
+    KvCache cache(model.config(), length);
+    const auto hidden = model.forward(row_of_ids(ids, row), cache);
+    const auto logits = model.logits(length, hidden.data());
+    for (int64_t i = 0; i < length * vocab; ++i) {
+      const double difference = std::fabs(logits[i] - expected[row * length * vocab + i]);
+      if (!(difference <= largest)) largest = difference;  // NaN is never smaller
+    }
+  }
+  return largest;
+}
+
+inline std::vector<int32_t> greedy(const Model& model, const std::vector<int32_t>& prompt,
+                                   int64_t count) {
+  GenerateOptions options;
+  options.max_new_tokens = count;
+  options.ignore_eos = true;
+  std::vector<int32_t> ids;
+  generate(model, prompt, options, [&](int32_t id) { ids.push_back(id); });
+  return ids;
+}
+
+}  // namespace micromix::testing
