@@ -39,9 +39,10 @@ Plan allocate(const InputStatistics& input, const AllocationOptions& options) {
       options.fp6 == mx::Format::kE2M3 ? Threshold::kPaperE2M3 : Threshold::kPaperE3M2;
   const Threshold six = paper ? paper_six : Threshold::kReleased6;
   const auto whole_groups = [&](double fraction) {
-    const double groups = std::ceil(fraction * static_cast<double>(total) /
-                                    static_cast<double>(options.channel_group));
-    return static_cast<int64_t>(groups) * options.channel_group;
+    const double groups =
+        fraction * static_cast<double>(total) / static_cast<double>(options.channel_group);
+    // A mean of fractions that is a whole number of groups may come out above it by its rounding.
+    return static_cast<int64_t>(std::ceil(groups - 1e-9)) * options.channel_group;
   };
   const int64_t fp8 = std::min(total, whole_groups(1.0 - input.below(six)));
   const int64_t fp6 =

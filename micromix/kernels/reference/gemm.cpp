@@ -15,7 +15,7 @@ constexpr int64_t kBlockColumns = 4 * kTileColumns;
 constexpr int64_t kBlockRows = 256;
 
 GemmTile choose_tile() {
-#ifdef MICROMIX_X86
+#if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f")) return gemm_tile_avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return gemm_tile_avx2;
 #endif

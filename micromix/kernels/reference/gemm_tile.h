@@ -15,7 +15,7 @@ using GemmTile = void (*)(int64_t rows, int64_t depth, const float* a, int64_t a
 
 void gemm_tile_portable(int64_t, int64_t, const float*, int64_t, const float*, float*, int64_t,
                         bool);
-#ifdef MICROMIX_X86
+#if defined(__x86_64__)
 void gemm_tile_avx2(int64_t, int64_t, const float*, int64_t, const float*, float*, int64_t, bool);
 void gemm_tile_avx512(int64_t, int64_t, const float*, int64_t, const float*, float*, int64_t, bool);
 #endif
