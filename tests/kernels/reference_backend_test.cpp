@@ -1,0 +1,237 @@
+// The reference backend against the FP64 oracle: the derived bound, and equality where arithmetic is
+// exact.
+#include <cmath>
+#include <limits>
+
+#include <omp.h>
+
+#include "micromix/kernels/reference/gemm.h"
+#include "micromix/kernels/reference/oracle.h"
+#include "micromix/mx/bfloat16.h"
+#include "micromix/mx/block.h"
+#include "tests/kernels/random_linear.h"
+#include "tests/testing.h"
+
+namespace micromix::kernels {
+namespace {
+
+using testing::Random;
+using testing::random_plan;
+using testing::random_weight;
+using testing::SegmentShape;
+
+std::vector<std::optional<mx::Format>> activation_formats() {
+  return {mx::Format::kE2M1, mx::Format::kE2M3, mx::Format::kE3M2, mx::Format::kE4M3, std::nullopt};
+}
+
+std::vector<float> random_rows(Random& random, int64_t count) {
+  std::normal_distribution<float> normal;
+  std::vector<float> x(count);
+  for (float& value : x) value = normal(random) * std::exp(2 * normal(random));
+  return x;
+}
+
+// Every output within the bound; c is one addition a product, one a depth of 512, and the bias.
+void expect_within_bound(const MixedWeight& weight, const InputPlan& plan, int64_t m,
+                         const std::vector<float>& x) {
+  const Backend& backend = reference_backend();
+  const auto input = backend.input(plan, m, x.data());
+  std::vector<float> y(m * weight.n);
+  backend.multiply(*backend.prepare(weight), *input, y.data());
+  const QuantizedRows rows = quantize_rows(plan, m, x.data());
+  for (int64_t row = 0; row < m; ++row) {
+    for (int64_t column = 0; column < weight.n; ++column) {
+      const OracleValue exact = oracle_output(weight, rows, row, column);
+      const double error = std::fabs(y[row * weight.n + column] - exact.value);
+      ASSERT_LE(error, error_bound(exact, gemm_additions(weight.k) + 1))
+          << "row " << row << " column " << column;
+      ASSERT_EQ(mx::round_to_bfloat16(y[row * weight.n + column]), y[row * weight.n + column]);
+    }
+  }
+}
+
+TEST(ReferenceBackend, EveryOperandPairIsWithinTheBound) {
+  Random random(1);
+  for (mx::Format weight_format : mx::kOperandFormats) {
+    for (const auto& activation : activation_formats()) {
+      const std::vector<SegmentShape> shapes = {{weight_format, activation, 96}};
+      const auto weight = random_weight(random, 19, shapes, 110, 140, true);
+      const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+      expect_within_bound(weight.weight, plan, 7, random_rows(random, 7 * plan.k));
+    }
+  }
+}
+
+TEST(ReferenceBackend, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
+  Random random(2);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 608},
+                                            {mx::Format::kE2M3, mx::Format::kE4M3, 32},
+                                            {mx::Format::kE3M2, std::nullopt, 64},
+                                            {mx::Format::kE4M3, mx::Format::kE4M3, 320}};
+  for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
+           {1, 1}, {1, 65}, {6, 16}, {13, 70}, {257, 3}}) {
+    const auto weight = random_weight(random, n, shapes, 120, 134, n % 2 == 0);
+    const auto plan = random_plan(random, shapes, mx::ScaleRule::kEven);
+    expect_within_bound(weight.weight, plan, m, random_rows(random, m * plan.k));
+  }
+}
+
+// One-hot activations, one a channel, return the dequantized weight bit for bit: with every scale
+// byte that is special, and ordinary ones beside.
+TEST(ReferenceBackend, OneHotActivationsReturnTheWeight) {
+  Random random(3);
+  for (mx::Format format : mx::kOperandFormats) {
+    for (const auto& activation : activation_formats()) {
+      for (int scale_byte : {0, 1, 27, 127, 227, 254}) {
+        for (int power : {0, -20, 20}) {
+          const std::vector<SegmentShape> shapes = {{format, activation, 64}};
+          auto weight = random_weight(random, 5, shapes, scale_byte, scale_byte, false);
+          const auto plan = random_plan(random, shapes, mx::ScaleRule::kFloor);
+          std::vector<float> x(64 * 64);
+          for (int64_t j = 0; j < 64; ++j) x[j * 64 + plan.permutation[j]] = std::ldexp(1.0f, power);
+          const Backend& backend = reference_backend();
+          std::vector<float> y(64 * 5);
+          backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 64, x.data()),
+                           y.data());
+          std::vector<uint8_t> codes(5 * 64);
+          mx::unpack(format, weight.codes[0], codes);
+          for (int64_t j = 0; j < 64; ++j) {
+            for (int64_t row = 0; row < 5; ++row) {
+              const double exact = std::ldexp(static_cast<double>(mx::decode(format, codes[row * 64 + j])),
+                                              scale_byte - 127 + power);
+              ASSERT_EQ(mx::to_float(mx::to_bfloat16(exact)), y[j * 5 + row])
+                  << mx::name(format) << " scale " << scale_byte << " 2^" << power;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Integers small enough that every partial sum is exact in FP32: the result is the exact one.
+TEST(ReferenceBackend, SmallIntegersAreExact) {
+  Random random(4);
+  // Products are multiples of 2^-2 or more up to 24, so 64 of them sum exactly in 24 bits.
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 64}};
+  const auto weight = random_weight(random, 33, shapes, 127, 127, false);
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kFloor);
+  std::vector<float> x(11 * 64);
+  for (float& value : x) value = static_cast<float>(static_cast<int>(random() % 9) - 4);
+  const Backend& backend = reference_backend();
+  std::vector<float> y(11 * 33);
+  backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 11, x.data()), y.data());
+  const QuantizedRows rows = quantize_rows(plan, 11, x.data());
+  for (int64_t row = 0; row < 11; ++row) {
+    for (int64_t column = 0; column < 33; ++column) {
+      ASSERT_EQ(mx::to_float(mx::to_bfloat16(oracle_output(weight.weight, rows, row, column).value)),
+                y[row * 33 + column]);
+    }
+  }
+}
+
+// Extreme scales of weight and activation together, far outside FP32: within the bound all the same.
+TEST(ReferenceBackend, ExtremeScalesComeFromTheOracle) {
+  Random random(5);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, 64}};
+  for (const auto& [low, high] : std::vector<std::pair<int, int>>{{0, 3}, {0, 254}, {250, 254}}) {
+    const auto weight = random_weight(random, 9, shapes, low, high, true);
+    const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+    for (float size : {1e-30f, 1.0f, 1e30f}) {
+      std::vector<float> x = random_rows(random, 4 * 64);
+      for (float& value : x) value *= size;
+      const Backend& backend = reference_backend();
+      std::vector<float> y(4 * 9);
+      backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 4, x.data()), y.data());
+      const QuantizedRows rows = quantize_rows(plan, 4, x.data());
+      for (int64_t i = 0; i < 36; ++i) {
+        const OracleValue exact = oracle_output(weight.weight, rows, i / 9, i % 9);
+        if (std::fabs(exact.value) >= 0x1.FFp127) {
+          ASSERT_TRUE(std::isinf(y[i]));
+        } else {
+          ASSERT_LE(std::fabs(y[i] - exact.value), error_bound(exact, gemm_additions(64) + 1));
+        }
+      }
+    }
+  }
+}
+
+TEST(ReferenceBackend, NanScaleMakesItsOutputsNan) {
+  Random random(6);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE4M3, 64}};
+  auto weight = random_weight(random, 3, shapes, 127, 127, false);
+  std::fill(weight.codes[0].begin(), weight.codes[0].end(), 0);  // also against all-zero blocks
+  weight.scales[0][2 * 1 + 1] = mx::kScaleNan;                   // row 1, second block
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  std::vector<float> x(2 * 64, 1.0f);
+  x[64 + 5] = std::numeric_limits<float>::infinity();
+  const Backend& backend = reference_backend();
+  std::vector<float> y(2 * 3);
+  backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 2, x.data()), y.data());
+  EXPECT_EQ(y[0], 0.0f);
+  EXPECT_TRUE(std::isnan(y[1]));
+  EXPECT_EQ(y[2], 0.0f);
+  for (int64_t i = 3; i < 6; ++i) EXPECT_TRUE(std::isnan(y[i])) << i;
+}
+
+TEST(ReferenceBackend, ResultDoesNotDependOnThreads) {
+  Random random(7);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE3M2, mx::Format::kE3M2, 1536}};
+  const auto weight = random_weight(random, 130, shapes, 120, 134, true);
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  const std::vector<float> x = random_rows(random, 300 * plan.k);
+  const Backend& backend = reference_backend();
+  const auto linear = backend.prepare(weight.weight);
+  const int threads = omp_get_max_threads();
+  std::vector<std::vector<float>> results;
+  for (int count : {1, 2, 3}) {
+    omp_set_num_threads(count);
+    results.emplace_back(300 * 130);
+    backend.multiply(*linear, *backend.input(plan, 300, x.data()), results.back().data());
+  }
+  omp_set_num_threads(threads);
+  EXPECT_EQ(results[0], results[1]);
+  EXPECT_EQ(results[0], results[2]);
+}
+
+// Fused inputs equal the plain one on the values before rounding, and those their definition.
+TEST(ReferenceBackend, FusedInputsAreTheirDefinition) {
+  Random random(8);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 64}};
+  const auto weight = random_weight(random, 17, shapes, 120, 134, false);
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  const int64_t m = 5;
+  const std::vector<float> a = random_rows(random, m * 64);
+  const std::vector<float> b = random_rows(random, m * 64);
+  const std::vector<float> gain = random_rows(random, 64);
+  const Backend& backend = reference_backend();
+  const auto linear = backend.prepare(weight.weight);
+  const auto same_as_plain = [&](const Input& fused) {
+    std::vector<float> y(m * 17), expected(m * 17);
+    backend.multiply(*linear, fused, y.data());
+    backend.multiply(*linear, *backend.input(plan, m, backend.rows(fused).data()), expected.data());
+    EXPECT_EQ(y, expected);
+  };
+  const auto normed = backend.input_rmsnorm(plan, m, a.data(), gain, 1e-5f);
+  const auto gated = backend.input_swiglu(plan, m, a.data(), b.data());
+  same_as_plain(*normed);
+  same_as_plain(*gated);
+  for (int64_t row = 0; row < m; ++row) {
+    double squares = 0;
+    for (int64_t j = 0; j < 64; ++j) squares += std::pow(a[row * 64 + j], 2.0);
+    for (int64_t j = 0; j < 64; ++j) {
+      const int64_t i = row * 64 + j;
+      const double norm = a[i] / std::sqrt(squares / 64 + static_cast<double>(1e-5f)) * gain[j];
+      // Three FP32 roundings: the factor's, and two products'.
+      EXPECT_LE(std::fabs(backend.rows(*normed)[i] - norm), std::fabs(norm) * 3.01 * 0x1p-24);
+      const double silu = a[i] / (1 + std::exp(-static_cast<double>(a[i]))) * b[i];
+      // exp (an ulp), the sum, the quotient and the product. Below -88.7 exp(-gate) overflows and the
+      // result is zero, where silu is smaller than 2^-121.
+      const double bound = std::fabs(silu) * 6 * 0x1p-24 + 0x1p-121 * std::fabs(b[i]) + 0x1p-149;
+      EXPECT_LE(std::fabs(backend.rows(*gated)[i] - silu), bound);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace micromix::kernels

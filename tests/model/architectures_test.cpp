@@ -1,0 +1,63 @@
+// Tiny random checkpoints of every architecture and feature against transformers
+// (data/models/README.md says how they were made).
+#include "tests/model/golden.h"
+
+namespace micromix {
+namespace {
+
+class Architectures : public ::testing::TestWithParam<const char*> {
+ protected:
+  std::filesystem::path model() const { return testing::data("models") / GetParam(); }
+};
+
+TEST_P(Architectures, LogitsEqualTransformers) {
+  EXPECT_LE(testing::largest_logit_difference(Model(model()), model() / "logits.safetensors"), 2e-3);
+}
+
+TEST_P(Architectures, GreedyContinuationEqualsTransformers) {
+  const Json golden = read_json(model() / "greedy.json");
+  const auto expected = golden.at("ids").get<std::vector<int32_t>>();
+  EXPECT_EQ(testing::greedy(Model(model()), golden.at("prompt_ids").get<std::vector<int32_t>>(),
+                            static_cast<int64_t>(expected.size())),
+            expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Architectures,
+                         ::testing::Values("llama3-rope", "llama-linear-rope", "llama2", "qwen2",
+                                           "qwen3", "mistral"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+// A copy of MODEL whose config.json is CONFIG.
+void copy_with_config(const std::filesystem::path& model, const std::string& config,
+                      const std::filesystem::path& to) {
+  std::filesystem::create_directories(to);
+  for (const auto& entry : std::filesystem::directory_iterator(model)) {
+    std::filesystem::copy(entry.path(), to);
+  }
+  std::filesystem::copy_file(model / config, to / "config.json",
+                             std::filesystem::copy_options::overwrite_existing);
+}
+
+TEST(ConfigSpelling, OldAndNewAreTheSameModel) {
+  const testing::TemporaryFolder folder;
+  copy_with_config(testing::data("models/llama3-rope"), "config.old.json", folder / "model");
+  EXPECT_LE(testing::largest_logit_difference(
+                Model(folder / "model"), testing::data("models/llama3-rope/logits.safetensors")),
+            2e-3);
+}
+
+TEST(SlidingWindow, LongerContextIsAnError) {
+  const testing::TemporaryFolder folder;
+  copy_with_config(testing::data("models/mistral"), "config.window.json", folder / "model");
+  const Model model(folder / "model");
+  EXPECT_EQ(testing::greedy(model, {1, 2, 3}, 13).size(), 13u);
+  EXPECT_THAT(testing::error_of([&] { testing::greedy(model, {1, 2, 3}, 14); }),
+              ::testing::HasSubstr("sliding_window of 16"));
+}
+
+}  // namespace
+}  // namespace micromix

@@ -1,0 +1,288 @@
+// Calibrate, quantize, load, export, on the demo model and on tiny checkpoints.
+#include "micromix/quantize/pipeline.h"
+
+#include <cmath>
+
+#include "micromix/base/file.h"
+#include "micromix/checkpoint/export.h"
+#include "micromix/checkpoint/names.h"
+#include "micromix/model/model.h"
+#include "micromix/mx/block.h"
+#include "micromix/mx/packing.h"
+#include "micromix/quantize/calibration.h"
+#include "tests/testing.h"
+
+namespace micromix {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<int32_t> some_tokens(int64_t count, int64_t vocab) {
+  std::vector<int32_t> ids;
+  uint32_t state = 1;
+  for (int64_t i = 0; i < count; ++i) {
+    state = state * 1664525u + 1013904223u;
+    ids.push_back(static_cast<int32_t>((state >> 8) % vocab));
+  }
+  return ids;
+}
+
+Statistics statistics_of(const ModelWeights& weights, int64_t samples = 2, int64_t length = 64) {
+  Statistics statistics =
+      calibrate(weights, some_tokens(samples * length, weights.config.vocab_size),
+                {.samples = samples, .length = length}, nullptr);
+  statistics.text_hash = "xxh3:0";
+  statistics.model_hash = "xxh3:1";
+  return statistics;
+}
+
+QuantizeOptions options_for(AllocationMethod method) {
+  QuantizeOptions options;
+  options.allocation.method = method;
+  options.activation_formats = same_activations();
+  return options;
+}
+
+QuantizeReport quantize(const ModelWeights& weights, const Statistics& statistics,
+                        const QuantizeOptions& options, const fs::path& out,
+                        const OutputOptions& output = {}) {
+  return quantize_model(weights, "xxh3:1", &statistics, options, out, output, nullptr);
+}
+
+// All logits of a few tokens.
+std::vector<float> logits_of(const fs::path& path) {
+  const Model model(path);
+  const auto ids = some_tokens(24, model.config().vocab_size);
+  KvCache cache(model.config(), 24);
+  return model.logits(24, model.forward(ids, cache).data());
+}
+
+double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    norm += b[i] * b[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+TEST(Statistics, SurviveTheirFile) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const Statistics saved = statistics_of(weights);
+  const testing::TemporaryFolder folder;
+  save_statistics(folder / "stats", saved);
+  const Statistics loaded = load_statistics(folder / "stats", weights.config, "xxh3:1");
+  EXPECT_EQ(loaded.token_ids, saved.token_ids);
+  EXPECT_EQ(loaded.text_hash, saved.text_hash);
+  for (int64_t layer = 0; layer < weights.config.num_layers; ++layer) {
+    for (InputRole role : kInputRoles) {
+      EXPECT_EQ(loaded.at(layer, role).mean_abs, saved.at(layer, role).mean_abs);
+      EXPECT_EQ(loaded.at(layer, role).second_moment, saved.at(layer, role).second_moment);
+      EXPECT_EQ(loaded.at(layer, role).fraction_below, saved.at(layer, role).fraction_below);
+      EXPECT_EQ(loaded.at(layer, role).row_count, saved.at(layer, role).row_count);
+    }
+  }
+  EXPECT_THAT(
+      testing::error_of([&] { load_statistics(folder / "stats", weights.config, "xxh3:2"); }),
+      ::testing::HasSubstr("model_hash"));
+}
+
+TEST(Calibration, ShortTextIsAnError) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  EXPECT_THAT(testing::error_of([&] {
+                calibrate(weights, some_tokens(63, 4096), {.samples = 1, .length = 64}, nullptr);
+              }),
+              ::testing::HasSubstr("63 tokens, under one sample of 64"));
+}
+
+TEST(Calibration, MomentsAreThoseOfTheInputs) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const Statistics statistics = statistics_of(weights, 1, 128);
+  const InputStatistics& input = statistics.at(0, InputRole::kAttention);
+  ASSERT_EQ(input.row_count, 128);  // every row is kept, so the sums can be repeated
+  for (int64_t j : {0, 7, 383}) {
+    double abs = 0, squares = 0, largest = 0;
+    for (int64_t row = 0; row < 128; ++row) {
+      const double x = mx::to_float(input.rows[row * 384 + j]);
+      abs += std::fabs(x) / 128;
+      squares += x * x / 128;
+      largest = std::max(largest, std::fabs(x));
+    }
+    // Rows are rounded to BF16, by 2^-9 of themselves at most.
+    EXPECT_NEAR(input.mean_abs[j], abs, abs * 0x1p-8);
+    EXPECT_NEAR(input.second_moment[j], squares, squares * 0x1p-7);
+    EXPECT_NEAR(input.max_abs[j], largest, largest * 0x1p-8);
+  }
+}
+
+// Every stored code and scale is the oracle's, at the place that docs/format.md gives it.
+TEST(Pipeline, StoresWhatTheOracleQuantizes) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const testing::TemporaryFolder folder;
+  quantize(weights, statistics_of(weights), options_for(AllocationMethod::kPaper), folder / "out");
+  const ModelWeights quantized(folder / "out");
+  const LayerWeights& layer = quantized.layers[1];
+  const std::vector<int32_t>& folded = layer[LinearRole::kDown].folded_perm;
+  ASSERT_EQ(folded.size(), 1024u);
+  EXPECT_FALSE(std::is_sorted(folded.begin(), folded.end()));
+  for (LinearRole role : {LinearRole::kQ, LinearRole::kUp, LinearRole::kDown}) {
+    const LinearWeights& linear = layer[role];
+    const std::vector<float> source = to_floats(*weights.layers[1][role].dense);
+    const auto& permutation = role == LinearRole::kDown ? folded : linear.plan.permutation;
+    for (int64_t row : {int64_t{0}, int64_t{5}, linear.n - 1}) {
+      const int64_t source_row = role == LinearRole::kUp ? folded[row] : row;
+      int64_t channel = 0;
+      for (const LinearWeights::Segment& segment : linear.segments) {
+        const int64_t bytes = mx::packed_bytes(segment.format, segment.channels);
+        std::vector<uint8_t> codes(segment.channels);
+        mx::unpack(segment.format, segment.codes->as<uint8_t>().subspan(row * bytes, bytes), codes);
+        for (int64_t block = 0; block < segment.channels / 32; ++block, channel += 32) {
+          std::vector<float> values;
+          for (int64_t i = 0; i < 32; ++i) {
+            values.push_back(source[source_row * linear.k + permutation[channel + i]]);
+          }
+          std::vector<uint8_t> expected(32);
+          const uint8_t scale =
+              mx::quantize_block(segment.format, mx::ScaleRule::kRceil, values, expected);
+          ASSERT_EQ(segment.scales->as<uint8_t>()[row * segment.channels / 32 + block], scale);
+          for (int64_t i = 0; i < 32; ++i) ASSERT_EQ(codes[block * 32 + i], expected[i]);
+        }
+      }
+    }
+  }
+}
+
+// With BF16 activations a quantized folder and its export compute the same but for the BF16 rounding
+// of inputs and outputs, also through a folded down_proj.
+TEST(Pipeline, ExportIsTheSameFunction) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const testing::TemporaryFolder folder;
+  QuantizeOptions options = options_for(AllocationMethod::kPaper);
+  for (auto& [weight, activation] : options.activation_formats) activation = std::nullopt;
+  quantize(weights, statistics_of(weights), options, folder / "quantized");
+  export_bfloat16(ModelWeights(folder / "quantized"), folder / "exported", {}, nullptr);
+  const auto original = logits_of(MICROMIX_DEMO_MODEL);
+  const auto quantized = logits_of(folder / "quantized");
+  const auto exported = logits_of(folder / "exported");
+  EXPECT_LT(relative_difference(exported, quantized), 0.02);
+  EXPECT_GT(relative_difference(exported, original), 0.03);  // it was quantized
+  EXPECT_FALSE(ModelWeights(folder / "exported").config.quantization.has_value());
+}
+
+TEST(Pipeline, KeptLinearsStayAndFoldTheirRows) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const testing::TemporaryFolder folder;
+  QuantizeOptions options = options_for(AllocationMethod::kPaper);
+  options.keep = {"gate_proj|up_proj", "layers\\.0\\.self_attn\\.q_proj"};
+  for (auto& [weight, activation] : options.activation_formats) activation = std::nullopt;
+  quantize(weights, statistics_of(weights), options, folder / "out");
+  const ModelWeights quantized(folder / "out");
+  EXPECT_FALSE(quantized.layers[0][LinearRole::kQ].quantized());
+  EXPECT_TRUE(quantized.layers[1][LinearRole::kQ].quantized());
+  EXPECT_TRUE(quantized.layers[0][LinearRole::kK].quantized());
+  EXPECT_FALSE(quantized.layers[0][LinearRole::kUp].quantized());
+  EXPECT_THAT(quantized.config.quantization->modules_to_not_convert,
+              ::testing::Contains("model.layers.3.mlp.gate_proj"));
+  export_bfloat16(quantized, folder / "exported", {}, nullptr);
+  // The export undoes the folding: gate and up are the original's bits.
+  const ModelWeights exported(folder / "exported");
+  for (LinearRole role : {LinearRole::kGate, LinearRole::kUp, LinearRole::kQ}) {
+    EXPECT_EQ(to_floats(*exported.layers[0][role].dense), to_floats(*weights.layers[0][role].dense));
+  }
+  EXPECT_LT(relative_difference(logits_of(folder / "exported"), logits_of(folder / "out")), 0.02);
+}
+
+TEST(Pipeline, UniformE4M3IsCloseAndItsBitsAreExact) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const testing::TemporaryFolder folder;
+  QuantizeOptions options = options_for(AllocationMethod::kUniform);
+  options.allocation.uniform = mx::Format::kE4M3;
+  const QuantizeReport report =
+      quantize_model(weights, "xxh3:1", nullptr, options, folder / "out", {}, nullptr);
+  EXPECT_EQ(report.after.average_bits, 8.25);
+  EXPECT_TRUE(report.errors.empty());
+  EXPECT_LT(report.after.bytes, report.before.bytes);
+  EXPECT_FALSE(fs::exists(folder / "out.partial"));
+  const ModelWeights quantized(folder / "out");
+  EXPECT_TRUE(quantized.layers[0][LinearRole::kDown].folded_perm.empty());
+  EXPECT_EQ(quantized.config.quantization->average_bits, 8.25);
+}
+
+TEST(Pipeline, EveryArchitectureQuantizesAndExports) {
+  for (const std::string name :
+       {"llama3-rope", "llama-linear-rope", "llama2", "qwen2", "qwen3", "mistral"}) {
+    const fs::path model = testing::data("models/" + name);
+    const ModelWeights weights(model);
+    const testing::TemporaryFolder folder;
+    QuantizeOptions options = options_for(AllocationMethod::kReleased);
+    for (auto& [weight, activation] : options.activation_formats) activation = std::nullopt;
+    quantize(weights, statistics_of(weights, 2, 16), options, folder / "out");
+    export_bfloat16(ModelWeights(folder / "out"), folder / "exported", {}, nullptr);
+    EXPECT_LT(relative_difference(logits_of(folder / "exported"), logits_of(folder / "out")), 0.03)
+        << name;
+  }
+}
+
+TEST(Output, IsRefusedResumedAndReplaced) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const Statistics statistics = statistics_of(weights);
+  const testing::TemporaryFolder folder;
+  const fs::path out = folder / "out";
+  const QuantizeOptions options = options_for(AllocationMethod::kPaper);
+  quantize(weights, statistics, options, folder / "straight");
+
+  const auto interrupt = [](int64_t done, int64_t) {
+    if (done == 2) throw std::runtime_error("interrupted");
+  };
+  EXPECT_THROW(quantize_model(weights, "xxh3:1", &statistics, options, out, {}, interrupt),
+               std::runtime_error);
+  EXPECT_FALSE(fs::exists(out));
+  EXPECT_THAT(testing::error_of([&] { quantize(weights, statistics, options, out); }),
+              ::testing::HasSubstr("--resume continues it"));
+  QuantizeOptions other = options;
+  other.scale_rule = mx::ScaleRule::kFloor;
+  EXPECT_THAT(
+      testing::error_of([&] { quantize(weights, statistics, other, out, {.resume = true}); }),
+      ::testing::HasSubstr("options"));
+
+  const std::string kept = "model-00002-of-00005.safetensors";
+  const auto written = fs::last_write_time(folder.path() / "out.partial" / kept);
+  const QuantizeReport report = quantize(weights, statistics, options, out, {.resume = true});
+  EXPECT_EQ(fs::last_write_time(out / kept), written);
+  EXPECT_EQ(report.errors.size(), 7u);
+  for (const auto& entry : fs::directory_iterator(folder / "straight")) {
+    EXPECT_EQ(read_file(entry.path()), read_file(out / entry.path().filename()));
+  }
+
+  EXPECT_THAT(testing::error_of([&] { quantize(weights, statistics, options, out); }),
+              ::testing::HasSubstr("exists and is not empty"));
+  quantize(weights, statistics, other, out, {.force = true});
+  EXPECT_EQ(ModelWeights(out).config.quantization->scale_rule, mx::ScaleRule::kFloor);
+  EXPECT_FALSE(fs::exists(folder / "out.partial"));
+}
+
+TEST(Output, NanInAWeightNamesItAndLeavesNoOutput) {
+  const testing::TemporaryFolder folder;
+  fs::copy(MICROMIX_DEMO_MODEL, folder / "model");
+  std::string bytes = read_file(folder / "model/model.safetensors");
+  {
+    const SafetensorsFile file(folder / "model/model.safetensors");
+    const auto& tensor = file.at("model.layers.2.mlp.up_proj.weight");
+    const std::string needle(reinterpret_cast<const char*>(tensor.bytes.data()), 64);
+    const size_t position = bytes.find(needle);
+    bytes[position] = '\xFF';
+    bytes[position + 1] = '\x7F';
+  }
+  testing::write_text(folder / "model/model.safetensors", bytes);
+  const ModelWeights weights(folder / "model");
+  QuantizeOptions options = options_for(AllocationMethod::kUniform);
+  EXPECT_THAT(testing::error_of([&] {
+                quantize_model(weights, "xxh3:1", nullptr, options, folder / "out", {}, nullptr);
+              }),
+              ::testing::AllOf(::testing::HasSubstr("model.layers.2.mlp.up_proj.weight"),
+                               ::testing::HasSubstr("NaN or Inf")));
+  EXPECT_FALSE(fs::exists(folder / "out"));
+}
+
+}  // namespace
+}  // namespace micromix
