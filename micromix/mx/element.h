@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cassert>
 #include <cmath>
@@ -32,6 +33,20 @@ inline float decode(Format format, uint8_t code) {
                            exponent - f.bias - f.mantissa_bits);
   }
   return negative ? -magnitude : magnitude;
+}
+
+// The values of all codes of a format, for decoding many.
+inline const std::array<float, 256>& decode_table(Format format) {
+  static const auto tables = [] {
+    std::array<std::array<float, 256>, kAllFormats.size()> all{};
+    for (Format each : kAllFormats) {
+      for (int code = 0; code < 1 << traits(each).bits; ++code) {
+        all[static_cast<size_t>(each)][code] = decode(each, static_cast<uint8_t>(code));
+      }
+    }
+    return all;
+  }();
+  return tables[static_cast<size_t>(format)];
 }
 
 // 2^EXPONENT, for EXPONENT in [-1022, 1023].

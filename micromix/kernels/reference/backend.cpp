@@ -22,6 +22,8 @@
 namespace micromix::kernels {
 namespace {
 
+constexpr int64_t kBlock = mx::kBlockSize;
+
 constexpr int kSafeExponent = 45;
 constexpr float kSafeValue = 0x1p54f;  // an E4M3 element stays below 2^9
 
@@ -70,17 +72,10 @@ class DenseLinear final : public Linear, public RowSource {
 class MixedLinear final : public Linear, public RowSource {
  public:
   explicit MixedLinear(const MixedWeight& weight) : weight_(weight) {
-    for (const WeightSegment& segment : weight_.segments) {
-      std::array<float, 256> table{};
-      for (int code = 0; code < 1 << mx::traits(segment.format).bits; ++code) {
-        table[code] = mx::decode(segment.format, static_cast<uint8_t>(code));
-      }
-      tables_.push_back(table);
-    }
     for (int64_t row = 0; row < weight_.n; ++row) {
       const bool safe = std::all_of(
           weight_.segments.begin(), weight_.segments.end(), [&](const WeightSegment& segment) {
-            const int64_t blocks = segment.channels / mx::kBlockSize;
+            const int64_t blocks = segment.channels / kBlock;
             return is_safe(segment.scales.subspan(row * blocks, blocks));
           });
       if (!safe) unsafe_rows_.push_back(row);
@@ -95,36 +90,35 @@ class MixedLinear final : public Linear, public RowSource {
   // COLUMN and COUNT are multiples of 32: the product's depth is.
   void decode(int64_t row, int64_t column, int64_t count, float* out) const override {
     int64_t begin = 0;
-    for (size_t s = 0; s < weight_.segments.size() && count > 0; ++s) {
-      const WeightSegment& segment = weight_.segments[s];
+    for (const WeightSegment& segment : weight_.segments) {
+      if (count == 0) break;
       const int64_t end = begin + segment.channels;
-      const int64_t first_block = (column - begin) / mx::kBlockSize;
-      const int64_t blocks = (std::min(end, column + count) - column) / mx::kBlockSize;
+      const int64_t first_block = (column - begin) / kBlock;
+      const int64_t blocks = (std::min(end, column + count) - column) / kBlock;
       for (int64_t block = 0; block < blocks; ++block) {
-        decode_block(segment, tables_[s], row, first_block + block, out);
-        out += mx::kBlockSize;
+        decode_block(segment, row, first_block + block, out);
+        out += kBlock;
       }
       if (blocks > 0) {
-        column += blocks * mx::kBlockSize;
-        count -= blocks * mx::kBlockSize;
+        column += blocks * kBlock;
+        count -= blocks * kBlock;
       }
       begin = end;
     }
   }
 
  private:
-  static void decode_block(const WeightSegment& segment, const std::array<float, 256>& table,
-                           int64_t row, int64_t block, float* out) {
-    const int64_t blocks = segment.channels / mx::kBlockSize;
-    const int64_t bytes = mx::packed_bytes(segment.format, mx::kBlockSize);
-    uint8_t codes[mx::kBlockSize];
+  static void decode_block(const WeightSegment& segment, int64_t row, int64_t block, float* out) {
+    const std::array<float, 256>& table = mx::decode_table(segment.format);
+    const int64_t blocks = segment.channels / kBlock;
+    const int64_t bytes = mx::packed_bytes(segment.format, kBlock);
+    uint8_t codes[kBlock];
     mx::unpack(segment.format, segment.codes.subspan((row * blocks + block) * bytes, bytes), codes);
     const float scale = mx::decode_scale(segment.scales[row * blocks + block]);
-    for (int i = 0; i < mx::kBlockSize; ++i) out[i] = table[codes[i]] * scale;
+    for (int64_t i = 0; i < kBlock; ++i) out[i] = table[codes[i]] * scale;
   }
 
   MixedWeight weight_;
-  std::vector<std::array<float, 256>> tables_;  // code to value, per segment
   std::vector<int64_t> unsafe_rows_;
 };
 
@@ -140,12 +134,17 @@ struct ReferenceInput final : Input {
 void dequantize_row(const QuantizedRows& rows, int64_t row, float* out) {
   int64_t channel = 0;
   for (const InputPlan::Segment& segment : rows.plan.segments) {
+    const int64_t at = row * rows.plan.k + channel;
     const int64_t end = channel + segment.channels;
-    for (; channel < end; ++channel) {
-      const int64_t at = row * rows.plan.k + channel;
-      out[channel] = segment.format ? mx::decode(*segment.format, rows.codes[at]) *
-                                          mx::decode_scale(rows.scales[at / mx::kBlockSize])
-                                    : rows.values[at];
+    if (!segment.format) {
+      std::copy_n(rows.values.data() + at, segment.channels, out + channel);
+      channel = end;
+      continue;
+    }
+    const std::array<float, 256>& table = mx::decode_table(*segment.format);
+    for (const uint8_t* code = rows.codes.data() + at; channel < end;) {
+      const float scale = mx::decode_scale(rows.scales[(row * rows.plan.k + channel) / kBlock]);
+      for (int64_t i = 0; i < kBlock; ++i) out[channel++] = table[*code++] * scale;
     }
   }
 }
@@ -155,8 +154,8 @@ bool is_safe_row(const QuantizedRows& rows, int64_t row) {
   int64_t channel = 0;
   for (const InputPlan::Segment& segment : rows.plan.segments) {
     const int64_t at = row * k + channel;
-    const std::span scales(rows.scales.data() + at / mx::kBlockSize,
-                           segment.channels / mx::kBlockSize);
+    const std::span scales(rows.scales.data() + at / kBlock,
+                           segment.channels / kBlock);
     const std::span values(rows.values.data() + at, segment.channels);
     if (segment.format ? !is_safe(scales) : !is_safe(values)) return false;
     channel += segment.channels;
