@@ -47,6 +47,8 @@ TensorStore::TensorStore(const std::filesystem::path& model) : model_(model) {
       throw_invalid(index.string(), "weight_map", "shard " + shard + ", which is missing",
                     "shards that are in the folder");
     }
+  }
+  for (const std::string& shard : shards) {
     files_.push_back(std::make_unique<SafetensorsFile>(model / shard));
     for (const auto& [name, tensor] : files_.back()->tensors()) {
       const auto it = shard_of.find(name);

@@ -9,6 +9,7 @@
 #include "micromix/base/file.h"
 #include "micromix/tokenizer/component.h"
 #include "micromix/tokenizer/decoded_tokens.h"
+#include "micromix/tokenizer/utf8.h"
 
 namespace micromix {
 namespace {
@@ -18,11 +19,16 @@ namespace {
 // twice.
 constexpr std::string_view kNoDummyPrefix{"\x1A\x02\x18\x00", 4};
 
+// SentencePiece's messages quote the file, whatever bytes it has.
+std::string printable(const sentencepiece::util::Status& status) {
+  return Json(status.ToString()).dump(-1, ' ', true, Json::error_handler_t::replace);
+}
+
 std::unique_ptr<sentencepiece::SentencePieceProcessor> load_processor(const std::string& bytes,
                                                                       const std::string& file) {
   auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
   const auto status = processor->LoadFromSerializedProto(bytes);
-  if (!status.ok()) throw_invalid(file, "model", status.ToString(), "a SentencePiece model");
+  if (!status.ok()) throw_invalid(file, "model", printable(status), "a SentencePiece model");
   return processor;
 }
 
@@ -67,6 +73,7 @@ void SentencePieceTokenizer::load_processors() {
   without_prefix_ = load_processor(bytes + std::string(kNoDummyPrefix), file_);
   for (int id = 0; id < processor_->GetPieceSize(); ++id) {
     const std::string& piece = processor_->IdToPiece(id);
+    require_utf8(piece, fmt::format("{}: piece {}", file_, id));
     if (!vocabulary_.add(piece, id)) {
       throw_invalid(file_, fmt::format("piece {}", id), describe(Json(piece)) + " again",
                     "each piece once");
@@ -146,7 +153,7 @@ std::vector<TokenId> SentencePieceTokenizer::encode(std::string_view text, bool 
     std::vector<int> part_ids;
     const auto status = (prefix ? processor_ : without_prefix_)
                             ->Encode(absl::string_view(part.data(), part.size()), &part_ids);
-    if (!status.ok()) throw Error(file_ + ": encode: " + status.ToString());
+    if (!status.ok()) throw Error(file_ + ": encode: " + printable(status));
     ids.insert(ids.end(), part_ids.begin(), part_ids.end());
   }
   if (add_special) ids.insert(ids.end(), special_.after.begin(), special_.after.end());

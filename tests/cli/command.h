@@ -1,0 +1,56 @@
+// Runs the micromix command and looks at what it did.
+#pragma once
+
+#include <sys/wait.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "micromix/base/file.h"
+#include "tests/testing.h"
+
+namespace micromix::testing {
+
+struct Outcome {
+  int exit_code;
+  std::string out;
+  std::string err;
+};
+
+// ARGUMENTS are shell words, after an optional PREFIX that sets limits.
+inline Outcome run_command(const std::string& arguments, const std::string& prefix = "") {
+  const TemporaryFolder folder;
+  const std::string command = prefix + " '" MICROMIX_COMMAND "' " + arguments + " >'" +
+                              (folder / "out").string() + "' 2>'" + (folder / "err").string() + "'";
+  const int status = std::system(command.c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(folder / "out"),
+          read_file(folder / "err")};
+}
+
+inline int lines_of(const std::string& text) {
+  return static_cast<int>(std::count(text.begin(), text.end(), '\n'));
+}
+
+// A copy of the demo model to be damaged.
+class ModelCopy {
+ public:
+  explicit ModelCopy(const std::filesystem::path& model = MICROMIX_DEMO_MODEL) {
+    std::filesystem::copy(model, path());
+  }
+  std::filesystem::path path() const { return folder_ / "model"; }
+  std::filesystem::path out() const { return folder_ / "out"; }
+
+  // Applies CHANGE to a JSON file of the model.
+  template <typename Change>
+  void edit(const std::string& file, const Change& change) const {
+    Json json = read_json(path() / file);
+    change(json);
+    write_text(path() / file, json.dump());
+  }
+
+ private:
+  TemporaryFolder folder_;
+};
+
+}  // namespace micromix::testing

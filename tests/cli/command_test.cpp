@@ -1,0 +1,117 @@
+// The command from outside: what it prints, and its exit codes.
+#include "tests/cli/command.h"
+
+#include "micromix/checkpoint/model_weights.h"
+
+namespace micromix {
+namespace {
+
+using testing::run_command;
+using ::testing::HasSubstr;
+
+const std::string kModel = MICROMIX_DEMO_MODEL;
+const std::string kText = MICROMIX_DEMO_DATA "/wikitext-2/test.txt";
+
+TEST(Command, HelpAndVersionSucceedAndBadUsageIsTwo) {
+  EXPECT_EQ(run_command("--help").exit_code, 0);
+  EXPECT_THAT(run_command("--version").out, HasSubstr("micromix 0."));
+  for (const std::string name :
+       {"calibrate", "quantize", "eval", "generate", "tokenize", "inspect", "export"}) {
+    const auto help = run_command(name + " --help");
+    EXPECT_EQ(help.exit_code, 0);
+    EXPECT_THAT(help.out, HasSubstr("MODEL"));
+  }
+  EXPECT_EQ(run_command("").exit_code, 2);
+  EXPECT_EQ(run_command("nonsense").exit_code, 2);
+  EXPECT_EQ(run_command("eval " + kModel).exit_code, 2);
+  EXPECT_EQ(run_command("eval " + kModel + " --data " + kText + " --window 1").exit_code, 2);
+  EXPECT_EQ(run_command("inspect /nowhere").exit_code, 2);
+  EXPECT_EQ(run_command("quantize " + kModel + " -o /tmp/never --method paper").exit_code, 2);
+  const auto method = run_command("quantize " + kModel + " -o /tmp/never --method best");
+  EXPECT_EQ(method.exit_code, 2);
+  EXPECT_THAT(method.err, HasSubstr("found 'best', expected paper, released or uniform:FORMAT"));
+}
+
+TEST(Command, EvalPrintsOneJsonObject) {
+  const auto result = run_command("eval " + kModel + " --data " + kText +
+                                  " --window 256 --max-windows 2 --reference " + kModel + " --json");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json json = Json::parse(result.out);
+  EXPECT_EQ(json.at("windows"), 2);
+  EXPECT_EQ(json.at("tokens"), 2 * 255);
+  EXPECT_EQ(json.at("average_bits"), 16.0);
+  EXPECT_NEAR(json.at("kl").get<double>(), 0, 1e-12);
+  EXPECT_EQ(json.at("top1"), 1.0);
+  EXPECT_GT(json.at("perplexity").get<double>(), 5);
+  EXPECT_LT(json.at("perplexity").get<double>(), 40);
+}
+
+TEST(Command, TokenizesBothWays) {
+  const testing::TemporaryFolder folder;
+  testing::write_text(folder / "in.jsonl", "{\"text\": \"two\\nlines\"}\n{\"text\": \"\"}\n");
+  const auto ids = run_command("tokenize " + kModel + " --jsonl " + (folder / "in.jsonl").string());
+  ASSERT_EQ(ids.exit_code, 0) << ids.err;
+  EXPECT_EQ(testing::lines_of(ids.out), 2);
+  EXPECT_THAT(ids.out, ::testing::EndsWith("]\n[]\n"));
+  const auto single = run_command("tokenize " + kModel + " --text 'The city'");
+  const auto back = run_command("tokenize " + kModel + " --decode --text '" +
+                                single.out.substr(0, single.out.size() - 1) + "'");
+  EXPECT_EQ(back.out, "The city\n");
+  EXPECT_EQ(run_command("tokenize " + kModel + " --decode --text '[99999]'").exit_code, 1);
+  EXPECT_EQ(run_command("tokenize " + kModel + " --decode --text '[1.5]'").exit_code, 1);
+  EXPECT_EQ(run_command("tokenize " + kModel + " --text a --file b").exit_code, 2);
+}
+
+TEST(Command, GeneratesGreedilyAndBySeed) {
+  const std::string prompt = "generate " + kModel + " --prompt 'The city of' --max-new-tokens 8 ";
+  const auto greedy = run_command(prompt);
+  ASSERT_EQ(greedy.exit_code, 0) << greedy.err;
+  EXPECT_THAT(greedy.out, HasSubstr("Zagataka"));  // as transformers continues it
+  const std::string sampled = prompt + "--temperature 1 --top-k 50 --top-p 0.9 --seed ";
+  EXPECT_EQ(run_command(sampled + "1").out, run_command(sampled + "1").out);
+  EXPECT_NE(run_command(sampled + "1").out, run_command(sampled + "2").out);
+  const auto too_long = run_command("generate " + kModel + " --prompt x --max-new-tokens 3000");
+  EXPECT_EQ(too_long.exit_code, 1);
+  EXPECT_THAT(too_long.err, HasSubstr("max_position_embeddings"));
+}
+
+TEST(Command, WholeWayThrough) {
+  const testing::TemporaryFolder folder;
+  const std::string stats = (folder / "stats").string();
+  const std::string out = (folder / "out").string();
+  const auto calibrated = run_command("calibrate " + kModel + " --data " + kText + " -o " + stats +
+                                      " --samples 2 --length 256 --threads 2");
+  ASSERT_EQ(calibrated.exit_code, 0) << calibrated.err;
+  const auto quantized = run_command("quantize " + kModel + " -o " + out + " --stats " + stats +
+                                     " --activations e2m1=e4m3,e3m2=bf16 --channel-group 64");
+  ASSERT_EQ(quantized.exit_code, 0) << quantized.err;
+  EXPECT_THAT(quantized.out, HasSubstr("average bits"));
+  EXPECT_THAT(quantized.out, HasSubstr("relative output error  down_proj"));
+  const auto inspected = run_command("inspect " + out);
+  EXPECT_THAT(inspected.out, HasSubstr("e2m1=e4m3 e2m3=e2m3 e3m2=bf16 e4m3=e4m3"));
+  EXPECT_THAT(inspected.out, HasSubstr("folded"));
+  EXPECT_THAT(inspected.out, HasSubstr("text_hash"));
+  ASSERT_EQ(run_command("export " + out + " --to bf16 -o " + out + "-bf16").exit_code, 0);
+  const std::string eval = " --data " + kText + " --max-windows 1 --json";
+  const Json a = Json::parse(run_command("eval " + out + eval).out);
+  const Json b = Json::parse(run_command("eval " + out + "-bf16" + eval).out);
+  EXPECT_LT(a.at("average_bits").get<double>(), 6);
+  EXPECT_EQ(b.at("average_bits"), 16.0);
+  // Quantizing again, or calibrating, what is quantized already is refused.
+  EXPECT_THAT(run_command("quantize " + out + " -o " + out + "2 --method uniform:e2m1").err,
+              HasSubstr("quantized already"));
+  EXPECT_THAT(run_command("export " + kModel + " --to bf16 -o " + out + "3").err,
+              HasSubstr("not quantized by micromix"));
+}
+
+TEST(Command, ShortCalibrationTextWarns) {
+  const testing::TemporaryFolder folder;
+  const auto result = run_command("calibrate " + kModel + " --data " + kText + " -o " +
+                                  (folder / "stats").string() + " --samples 99999 --length 1024" +
+                                  " --threads 2");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("of 99999 samples of 1024 tokens"));
+}
+
+}  // namespace
+}  // namespace micromix
