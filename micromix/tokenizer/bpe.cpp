@@ -68,7 +68,9 @@ void Bpe::add_merge(const std::string& left, const std::string& right, uint32_t 
     return *id;
   };
   // Of a pair that is there twice the last entry holds, as in Hugging Face tokenizers.
-  merges_[pair_key(id_of(left), id_of(right))] = {rank, id_of(left + right)};
+  const TokenId left_id = id_of(left);
+  const TokenId right_id = id_of(right);
+  merges_[pair_key(left_id, right_id)] = {rank, id_of(left + right)};
 }
 
 void Bpe::parse_fallbacks(const JsonObject& model) {
