@@ -69,7 +69,7 @@ void add_calibration_options(CLI::App& command, CalibrationOptions& options) {
 Statistics calibrate_on(const ModelWeights& weights, const std::string& hash,
                         const std::string& data, const CalibrationOptions& options) {
   const auto tokenizer = load_tokenizer(weights.store.model(), weights.config);
-  const std::vector<TokenId> tokens = tokenize_file(*tokenizer, data);
+  const std::vector<TokenId> tokens = tokenize_file(*tokenizer, weights.config, data);
   const int64_t samples = calibration_samples(static_cast<int64_t>(tokens.size()), options);
   if (samples < options.samples) {
     fmt::print(stderr, "warning: {} has text for {} of {} samples of {} tokens\n", data, samples,

@@ -52,7 +52,7 @@ void run(const Options& options) {
   std::optional<Model> reference;
   if (!options.reference.empty()) reference.emplace(options.reference);
   const auto tokenizer = load_tokenizer(options.model, model.config());
-  const std::vector<TokenId> tokens = tokenize_file(*tokenizer, options.data);
+  const std::vector<TokenId> tokens = tokenize_file(*tokenizer, model.config(), options.data);
   PerplexityResult result;
   {
     Progress progress("evaluating", "windows");

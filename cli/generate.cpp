@@ -33,6 +33,7 @@ void run(Options options) {
   const std::string prompt =
       options.prompt_file.empty() ? options.prompt : read_file(options.prompt_file);
   const std::vector<TokenId> ids = tokenizer->encode(prompt, /*add_special=*/true);
+  expect_in_vocabulary(ids, model.config(), "prompt");
   options.generate.sampling.seed = options.seed ? *options.seed : std::random_device{}();
 
   StreamDecoder decoder(*tokenizer);

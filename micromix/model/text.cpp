@@ -16,14 +16,28 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model,
   return tokenizer;
 }
 
-std::vector<TokenId> tokenize_file(const Tokenizer& tokenizer, const std::filesystem::path& file) {
+void expect_in_vocabulary(std::span<const TokenId> ids, const ModelConfig& config,
+                          const std::string& source) {
+  for (TokenId id : ids) {
+    if (id >= config.vocab_size) {
+      throw_invalid(source, "text", fmt::format("a token of id {}", id),
+                    fmt::format("ids below the model's vocab_size, {}", config.vocab_size));
+    }
+  }
+}
+
+std::vector<TokenId> tokenize_file(const Tokenizer& tokenizer, const ModelConfig& config,
+                                   const std::filesystem::path& file) {
   const std::string text = read_file(file);
   if (text.empty()) throw_invalid(file.string(), "text", "nothing", "UTF-8 text");
+  std::vector<TokenId> ids;
   try {
-    return tokenizer.encode(text, /*add_special=*/false);
+    ids = tokenizer.encode(text, /*add_special=*/false);
   } catch (const Error& error) {
     throw Error(fmt::format("{}: {}", file.string(), error.what()));
   }
+  expect_in_vocabulary(ids, config, file.string());
+  return ids;
 }
 
 }  // namespace micromix

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,14 @@ namespace micromix {
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model,
                                           const ModelConfig& config);
 
-// All of a text file, no special tokens. Throws Error where it is empty or not UTF-8.
-std::vector<TokenId> tokenize_file(const Tokenizer& tokenizer, const std::filesystem::path& file);
+// Throws Error where a token has no embedding in the model (see ModelClass: a tokenizer's class may
+// add such). SOURCE names the text.
+void expect_in_vocabulary(std::span<const TokenId> ids, const ModelConfig& config,
+                          const std::string& source);
+
+// All of a text file, no special tokens. Throws Error where it is empty, not UTF-8, or has a token
+// without an embedding.
+std::vector<TokenId> tokenize_file(const Tokenizer& tokenizer, const ModelConfig& config,
+                                   const std::filesystem::path& file);
 
 }  // namespace micromix

@@ -6,9 +6,13 @@
 
 namespace micromix {
 
-JsonTokenizer::JsonTokenizer(const std::filesystem::path& file) : file_(file.string()) {
-  const Json json = read_json(file);
+JsonTokenizer::JsonTokenizer(const std::filesystem::path& file, const ModelClass& model_class)
+    : file_(file.string()) {
+  Json json = read_json(file);
+  if (model_class.nfc && json.is_object()) json["normalizer"] = {{"type", "NFC"}};
   parse(JsonObject(json, file_));
+  file_tokens_ = vocabulary_.size();
+  add_class_tokens(model_class);
 }
 
 void JsonTokenizer::parse(const JsonObject& root) {
@@ -50,6 +54,18 @@ void JsonTokenizer::add_token(const AddedToken& token, const JsonObject& entry) 
   if (!finder.add(looked_for, token)) {
     entry.fail("content", describe(Json(token.content)) + ", which another token also matches",
                "each added token once");
+  }
+}
+
+void JsonTokenizer::add_class_tokens(const ModelClass& model_class) {
+  for (const std::string& content : model_class.special_tokens) {
+    if (vocabulary_.find(content).has_value()) continue;
+    AddedToken token;
+    token.id = static_cast<TokenId>(vocabulary_.size());
+    token.content = content;
+    token.normalized = false;
+    vocabulary_.add(content, token.id);
+    raw_finder_.add(content, token);
   }
 }
 

@@ -8,7 +8,7 @@ namespace micromix {
 
 std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& model) {
   if (std::filesystem::exists(model / "tokenizer.json")) {
-    return std::make_unique<JsonTokenizer>(model / "tokenizer.json");
+    return std::make_unique<JsonTokenizer>(model / "tokenizer.json", find_model_class(model));
   }
   if (std::filesystem::exists(model / "tokenizer.model")) {
     return std::make_unique<SentencePieceTokenizer>(model);

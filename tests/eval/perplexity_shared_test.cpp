@@ -14,7 +14,7 @@ TEST(SlowPerplexity, EqualsTheGoldens) {
     const std::filesystem::path path = shared / "models" / row.at("model").get<std::string>();
     const Model model(path);
     const auto tokenizer = load_tokenizer(path, model.config());
-    const auto tokens = tokenize_file(*tokenizer, shared / "data/wikitext-2/valid.txt");
+    const auto tokens = tokenize_file(*tokenizer, model.config(), shared / "data/wikitext-2/valid.txt");
     const auto result = evaluate_perplexity(model, nullptr, tokens, {}, nullptr);
     EXPECT_EQ(result.windows, row.at("windows").get<int64_t>());
     const double golden = row.at("perplexity").get<double>();

@@ -11,7 +11,7 @@ TEST(SharedGolden, Llama) {
 }
 
 TEST(SharedGolden, Qwen2) {
-  check_qwen2_golden(kShared / "models/qwen2-8m", kShared / "golden/qwen2-8m.tokens.jsonl");
+  check_golden(kShared / "models/qwen2-8m", kShared / "golden/qwen2-8m.tokens.jsonl");
 }
 
 }  // namespace
