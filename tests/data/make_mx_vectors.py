@@ -4,7 +4,8 @@
 
 Elements come from ml_dtypes. Blocks come from torchao's to_mx, and, for the cases where torchao does
 something else than docs/numerics.md asks for, from exact arithmetic (Python's fractions) written here
-apart from the C++ code. mx/README.md says which cases those are and which versions made the files.
+apart from the C++ code. Prints every block in which the two differ. mx/README.md says which cases
+those are and which versions made the files.
 """
 
 import math
@@ -15,6 +16,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import torch
+import torchao
 from safetensors.numpy import save_file
 from torchao.prototype.mx_formats.config import ScaleCalculationMode
 from torchao.prototype.mx_formats.kernels import unpack_uint4
@@ -51,9 +53,15 @@ def elements(tensors):
             np.float32([0, 1e-45, 1e-40, largest * 1.01, largest * 2, 3e38, np.inf]),
             random.normal(0, largest / 4, 300).astype(np.float32),
             random.integers(0, 0x7F800000, 300, dtype=np.uint32).view(np.float32),
+            # FP32 subnormals, and every binade of the format alike, those beyond its ends too.
+            random.integers(1, 0x00800000, 40, dtype=np.uint32).view(np.float32),
+            np.exp2(random.uniform(math.log2(finite[1]) - 3, math.log2(largest) + 2, 300)),
         ]).astype(np.float32)
+        if np.isnan(decoded).any():
+            inputs = np.append(inputs, np.float32(np.nan))
         inputs = np.concatenate([inputs, -inputs])
-        # Ours saturates, infinities too; ml_dtypes overflows, so it is given what is in range.
+        # Ours saturates, infinities too; ml_dtypes overflows, so it is given what is in range. NaN
+        # passes np.clip.
         clamped = np.clip(inputs, -largest, largest).astype(np.float32)
         tensors[f"{name}.inputs"] = inputs
         tensors[f"{name}.codes"] = clamped.astype(dtype).view(np.uint8)
@@ -119,6 +127,7 @@ def random_blocks(name, count):
 
 def edge_blocks(name):
     """What torchao does otherwise: zero, subnormal and clamped scales, the ends of FP32."""
+    _, _, _, _, _, _, emax, largest = FORMATS[name]
     random = np.random.default_rng(3)
     rows = [np.zeros(32), np.where(np.arange(32) % 2, 0.0, -0.0)]
     for size in [2.0**-149, 3 * 2.0**-149, 2.0**-140, 2.0**-127, 2.0**-126, 2.0**-124, 2.0**-118,
@@ -126,37 +135,65 @@ def edge_blocks(name):
         row = random.uniform(-size, size, 32)
         row[random.integers(32)] = size
         rows.append(row)
+    # About the smallest magnitudes whose exponent is not clamped: byte 0 to byte 1 or 2.
+    for size in [2.0 ** (emax - 127), largest * 2.0**-127]:
+        for a in [size, np.nextafter(np.float32(size), np.float32(0)),
+                  np.nextafter(np.float32(size), np.float32(1)), 2 * size,
+                  2 * np.nextafter(np.float32(size), np.float32(1))]:
+            row = random.uniform(-size, size, 32) / 2
+            row[random.integers(32)] = a
+            rows.append(row)
+    # FP32 subnormals beside an ordinary magnitude.
+    row = random.uniform(-(2.0**-126), 2.0**-126, 32)
+    row[5] = -1
+    rows.append(row)
     rows.append(np.full(32, np.finfo(np.float32).max, dtype=np.float64))
     return np.array(rows).astype(np.float32)
+
+
+def torchao_blocks(name, rule, inputs):
+    _, torch_type, bits, _, _, _, _, _ = FORMATS[name]
+    scales, data = to_mx(torch.from_numpy(inputs), torch_type, 32, RULES[rule])
+    codes = data.view(torch.uint8).numpy().reshape(len(inputs), -1)
+    if bits == 4:
+        codes = unpack_uint4(torch.from_numpy(codes)).numpy()
+    return scales.view(torch.uint8).numpy().reshape(-1), codes
+
+
+def exact_blocks(name, rule, inputs):
+    scales, codes = zip(*(exact_block(name, rule, block) for block in inputs))
+    return np.array(scales, dtype=np.uint8), np.array(codes, dtype=np.uint8)
+
+
+def different(title, inputs, theirs, exact):
+    """Which blocks torchao quantizes otherwise; prints them."""
+    scales, codes = (mine != other for mine, other in zip(exact, theirs))
+    differ = scales | codes.any(1)
+    print(f"{title}: {differ.sum()} of {len(inputs)} blocks differ")
+    for i in np.flatnonzero(differ):
+        print(f"    largest magnitude {float(np.abs(inputs[i]).max()).hex()}: scale byte "
+              f"{theirs[0][i]} for {exact[0][i]}, {codes[i].sum()} codes")
+    return differ
 
 
 def blocks(tensors):
     def record(source, name, rule, inputs, scales, codes):
         prefix = f"{source}.{name}.{rule}"
         tensors[prefix + ".inputs"] = inputs
-        tensors[prefix + ".scales"] = np.array(scales, dtype=np.uint8)
-        tensors[prefix + ".codes"] = np.array(codes, dtype=np.uint8)
+        tensors[prefix + ".scales"] = scales
+        tensors[prefix + ".codes"] = codes
 
-    for name, (_, torch_type, bits, _, _, _, _, largest) in FORMATS.items():
-        for rule, mode in RULES.items():
-            inputs = random_blocks(name, 240)
-            scale, data = to_mx(torch.from_numpy(inputs), torch_type, 32, mode)
-            codes = data.view(torch.uint8).numpy().reshape(len(inputs), -1)
-            if bits == 4:
-                codes = unpack_uint4(torch.from_numpy(codes)).numpy()
-            scales = scale.view(torch.uint8).numpy().reshape(-1)
-            exact = [exact_block(name, rule, block) for block in inputs]
-            # torchao's rceil divides by the largest value in FP32, whose rounding decides blocks an
-            # ulp beside the boundary: where the exact scale differs, the block is left out.
-            same = [i for i in range(len(inputs)) if exact[i][0] == scales[i]]
-            left_out = [float(np.abs(inputs[i]).max() / largest) for i in range(len(inputs))
-                        if i not in same]
-            print(f"{name} {rule}: {len(same)} of {len(inputs)} blocks; left out: a / largest =",
-                  [math.frexp(a)[0].hex() for a in left_out])
-            record("torchao", name, rule, inputs[same], scales[same], codes[same])
-            edges = edge_blocks(name)
-            made = [exact_block(name, rule, block) for block in edges]
-            record("exact", name, rule, edges, [m[0] for m in made], [m[1] for m in made])
+    for name in FORMATS:
+        inputs, edges = random_blocks(name, 240), edge_blocks(name)
+        for rule in RULES:
+            theirs, exact = torchao_blocks(name, rule, inputs), exact_blocks(name, rule, inputs)
+            differ = different(f"{name} {rule} random", inputs, theirs, exact)
+            record("torchao", name, rule, inputs[~differ], *(part[~differ] for part in theirs))
+            exact_edges = exact_blocks(name, rule, edges)
+            different(f"{name} {rule} edges", edges, torchao_blocks(name, rule, edges), exact_edges)
+            # What torchao quantizes otherwise is held against exact arithmetic instead.
+            record("exact", name, rule, np.concatenate([edges, inputs[differ]]),
+                   *(np.concatenate([edge, part[differ]]) for edge, part in zip(exact_edges, exact)))
 
 
 def main():
@@ -167,6 +204,8 @@ def main():
         make(tensors)
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()},
                   os.path.join(out, name + ".safetensors"))
+    print("ml_dtypes", ml_dtypes.__version__, "torchao", torchao.__version__, "torch",
+          torch.__version__, "numpy", np.__version__)
 
 
 main()
