@@ -27,6 +27,8 @@ struct RopeConfig {
   double low_frequency_factor = 1.0;
   double high_frequency_factor = 4.0;
   int64_t original_max_position_embeddings = 8192;
+
+  bool operator==(const RopeConfig&) const = default;
 };
 
 // What activations a weight segment multiplies: BF16 (weight-only) or an MX format.
@@ -37,7 +39,8 @@ struct QuantizationConfig {
   int64_t version = 1;
   int64_t channel_group = 32;
   mx::ScaleRule scale_rule = mx::ScaleRule::kRceil;
-  std::map<mx::Format, ActivationFormat> activation_formats;  // per weight format present or possible
+  std::map<mx::Format, ActivationFormat>
+      activation_formats;                           // per weight format present or possible
   std::vector<std::string> modules_to_not_convert;  // module names, without ".weight"
   double average_bits = 0;
   Json provenance;  // an object: method, target, calibration text hash, …; free-form
@@ -74,9 +77,10 @@ struct ModelConfig {
   Json json;  // config.json as read, to be written again
 };
 
-// Reads MODEL/config.json and, where present, MODEL/generation_config.json. Throws Error naming file
-// and field: an architecture, activation, rope type or quantization method that is not supported, a
-// field missing, out of range or of the wrong type, heads that do not divide, a newer version.
+// Reads MODEL/config.json and, where present, MODEL/generation_config.json. Throws Error naming
+// file and field: an architecture, activation, rope type or quantization method that is not
+// supported, a field missing, out of range or of the wrong type, heads that do not divide, a newer
+// version.
 ModelConfig load_config(const std::filesystem::path& model);
 
 // The same from parsed JSON; FILE names it in messages. Without generation_config.json.

@@ -36,9 +36,9 @@ ShardTensors layer_tensors(const LayerWeights& layer) {
   const std::vector<int32_t> unfolded = inverse(layer[LinearRole::kDown].folded_perm);
   for (LinearRole role : kLinearRoles) {
     const LinearWeights& linear = layer[role];
-    const std::span<const int32_t> row_order =
-        input_of(role) == InputRole::kMlp ? std::span<const int32_t>(unfolded)
-                                          : std::span<const int32_t>{};
+    const std::span<const int32_t> row_order = input_of(role) == InputRole::kMlp
+                                                   ? std::span<const int32_t>(unfolded)
+                                                   : std::span<const int32_t>{};
     shard.add_bfloat16(linear.bias, row_order);
     if (linear.quantized()) {
       add_dequantized(linear, row_order, shard);

@@ -56,7 +56,8 @@ class Finder {
           name.ends_with(".rotary_emb.inv_freq") ||  // a buffer that older exports kept
           (config_.tie_word_embeddings && name == names::kLmHead + ".weight");
       if (!known_leftover && !used_.contains(name)) {
-        throw_invalid(tensor->file->path().string(), name, "a tensor that config.json has no place for",
+        throw_invalid(tensor->file->path().string(), name,
+                      "a tensor that config.json has no place for",
                       "only the tensors of the configured architecture");
       }
     }
@@ -141,13 +142,18 @@ LayerWeights find_layer(Finder& finder, const ModelConfig& config, int64_t index
       return finder.linear(names::linear(index, role), n, k, bias);
     };
     switch (role) {
-      case LinearRole::kQ: return find(q, hidden, config.qkv_bias);
+      case LinearRole::kQ:
+        return find(q, hidden, config.qkv_bias);
       case LinearRole::kK:
-      case LinearRole::kV: return find(kv, hidden, config.qkv_bias);
-      case LinearRole::kO: return find(hidden, q, config.o_bias);
+      case LinearRole::kV:
+        return find(kv, hidden, config.qkv_bias);
+      case LinearRole::kO:
+        return find(hidden, q, config.o_bias);
       case LinearRole::kGate:
-      case LinearRole::kUp: return find(config.intermediate_size, hidden, config.mlp_bias);
-      case LinearRole::kDown: break;
+      case LinearRole::kUp:
+        return find(config.intermediate_size, hidden, config.mlp_bias);
+      case LinearRole::kDown:
+        break;
     }
     return find(hidden, config.intermediate_size, config.mlp_bias);
   };
@@ -261,7 +267,8 @@ ModelSize measure(const ModelWeights& weights) {
   };
   for (const LayerWeights& layer : weights.layers) {
     for (const LinearWeights& linear : layer.linears) add(linear);
-    for (const TensorView* norm : {layer.attention_norm, layer.mlp_norm, layer.q_norm, layer.k_norm}) {
+    for (const TensorView* norm :
+         {layer.attention_norm, layer.mlp_norm, layer.q_norm, layer.k_norm}) {
       if (norm != nullptr) size.parameters += norm->shape[0];
     }
   }

@@ -1,5 +1,5 @@
-// The tensors of a model folder, found, checked against the config and given their roles; nothing is
-// copied. BF16 folders and quantized ones read alike.
+// The tensors of a model folder, found, checked against the config and given their roles; nothing
+// is copied. BF16 folders and quantized ones read alike.
 #pragma once
 
 #include <array>
@@ -53,8 +53,8 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  // Throws Error where a tensor is missing, superfluous, or of another dtype or shape than the config
-  // says; where a permutation is none; where linears that share an input disagree about it.
+  // Throws Error where a tensor is missing, superfluous, or of another dtype or shape than the
+  // config says; where a permutation is none; where linears that share an input disagree about it.
   explicit ModelWeights(const std::filesystem::path& model);
 
   ModelConfig config;

@@ -16,18 +16,27 @@ inline const std::string kEmbedding = "model.embed_tokens.weight";
 inline const std::string kFinalNorm = "model.norm.weight";
 inline const std::string kLmHead = "lm_head";
 
-inline std::string layer(int64_t index) { return fmt::format("model.layers.{}", index); }
+inline std::string layer(int64_t index) {
+  return fmt::format("model.layers.{}", index);
+}
 
 // "q_proj", …: what --keep matches within, and how reports group.
 constexpr std::string_view short_name(LinearRole role) {
   switch (role) {
-    case LinearRole::kQ: return "q_proj";
-    case LinearRole::kK: return "k_proj";
-    case LinearRole::kV: return "v_proj";
-    case LinearRole::kO: return "o_proj";
-    case LinearRole::kGate: return "gate_proj";
-    case LinearRole::kUp: return "up_proj";
-    case LinearRole::kDown: return "down_proj";
+    case LinearRole::kQ:
+      return "q_proj";
+    case LinearRole::kK:
+      return "k_proj";
+    case LinearRole::kV:
+      return "v_proj";
+    case LinearRole::kO:
+      return "o_proj";
+    case LinearRole::kGate:
+      return "gate_proj";
+    case LinearRole::kUp:
+      return "up_proj";
+    case LinearRole::kDown:
+      return "down_proj";
   }
   return {};
 }
@@ -35,10 +44,14 @@ constexpr std::string_view short_name(LinearRole role) {
 // "qkv", "o", "gate_up", "down"
 constexpr std::string_view short_name(InputRole role) {
   switch (role) {
-    case InputRole::kAttention: return "qkv";
-    case InputRole::kOutput: return "o";
-    case InputRole::kMlp: return "gate_up";
-    case InputRole::kDown: return "down";
+    case InputRole::kAttention:
+      return "qkv";
+    case InputRole::kOutput:
+      return "o";
+    case InputRole::kMlp:
+      return "gate_up";
+    case InputRole::kDown:
+      return "down";
   }
   return {};
 }
@@ -56,7 +69,11 @@ inline std::string codes(const std::string& module, mx::Format format) {
 inline std::string scales(const std::string& module, mx::Format format) {
   return codes(module, format) + "_scale";
 }
-inline std::string input_perm(const std::string& module) { return module + ".input_perm"; }
-inline std::string folded_perm(const std::string& module) { return module + ".folded_perm"; }
+inline std::string input_perm(const std::string& module) {
+  return module + ".input_perm";
+}
+inline std::string folded_perm(const std::string& module) {
+  return module + ".folded_perm";
+}
 
 }  // namespace micromix::names

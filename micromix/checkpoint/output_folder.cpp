@@ -1,11 +1,11 @@
 #include "micromix/checkpoint/output_folder.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+
+#include <fcntl.h>
+#include <stdio.h>
 
 #include "micromix/base/error.h"
 #include "micromix/base/file.h"
@@ -73,7 +73,9 @@ fs::path OutputFolder::shard_path(int64_t index) const {
   return partial_ / fmt::format("model-{:05}-of-{:05}.safetensors", index + 1, shards_);
 }
 
-bool OutputFolder::has_shard(int64_t index) const { return fs::exists(shard_path(index)); }
+bool OutputFolder::has_shard(int64_t index) const {
+  return fs::exists(shard_path(index));
+}
 
 void OutputFolder::write_shard(int64_t index, std::span<const TensorData> tensors,
                                const std::map<std::string, std::string>& metadata) const {

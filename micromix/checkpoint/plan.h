@@ -39,19 +39,23 @@ inline constexpr std::array kInputRoles = {InputRole::kAttention, InputRole::kOu
                                            InputRole::kMlp, InputRole::kDown};
 
 enum class LinearRole : uint8_t { kQ, kK, kV, kO, kGate, kUp, kDown };
-inline constexpr std::array kLinearRoles = {LinearRole::kQ,    LinearRole::kK,  LinearRole::kV,
-                                            LinearRole::kO,    LinearRole::kGate, LinearRole::kUp,
+inline constexpr std::array kLinearRoles = {LinearRole::kQ,   LinearRole::kK,    LinearRole::kV,
+                                            LinearRole::kO,   LinearRole::kGate, LinearRole::kUp,
                                             LinearRole::kDown};
 
 constexpr InputRole input_of(LinearRole role) {
   switch (role) {
     case LinearRole::kQ:
     case LinearRole::kK:
-    case LinearRole::kV: return InputRole::kAttention;
-    case LinearRole::kO: return InputRole::kOutput;
+    case LinearRole::kV:
+      return InputRole::kAttention;
+    case LinearRole::kO:
+      return InputRole::kOutput;
     case LinearRole::kGate:
-    case LinearRole::kUp: return InputRole::kMlp;
-    case LinearRole::kDown: return InputRole::kDown;
+    case LinearRole::kUp:
+      return InputRole::kMlp;
+    case LinearRole::kDown:
+      return InputRole::kDown;
   }
   return InputRole::kAttention;
 }

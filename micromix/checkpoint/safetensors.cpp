@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "micromix/base/error.h"
@@ -21,19 +23,29 @@ struct DTypeName {
 };
 
 constexpr std::array kDTypeNames = {
-    DTypeName{"BF16", 2, DType::kBF16},      DTypeName{"F16", 2, DType::kF16},
-    DTypeName{"F32", 4, DType::kF32},        DTypeName{"U8", 1, DType::kU8},
-    DTypeName{"I32", 4, DType::kI32},        DTypeName{"I64", 8, DType::kI64},
-    DTypeName{"BOOL", 1, DType::kOther},     DTypeName{"I8", 1, DType::kOther},
-    DTypeName{"F8_E5M2", 1, DType::kOther},  DTypeName{"F8_E4M3", 1, DType::kOther},
-    DTypeName{"F8_E8M0", 1, DType::kOther},  DTypeName{"I16", 2, DType::kOther},
-    DTypeName{"U16", 2, DType::kOther},      DTypeName{"U32", 4, DType::kOther},
-    DTypeName{"F64", 8, DType::kOther},      DTypeName{"U64", 8, DType::kOther},
+    DTypeName{"BF16", 2, DType::kBF16},     DTypeName{"F16", 2, DType::kF16},
+    DTypeName{"F32", 4, DType::kF32},       DTypeName{"U8", 1, DType::kU8},
+    DTypeName{"I32", 4, DType::kI32},       DTypeName{"I64", 8, DType::kI64},
+    DTypeName{"BOOL", 1, DType::kOther},    DTypeName{"I8", 1, DType::kOther},
+    DTypeName{"F8_E5M2", 1, DType::kOther}, DTypeName{"F8_E4M3", 1, DType::kOther},
+    DTypeName{"F8_E8M0", 1, DType::kOther}, DTypeName{"I16", 2, DType::kOther},
+    DTypeName{"U16", 2, DType::kOther},     DTypeName{"U32", 4, DType::kOther},
+    DTypeName{"F64", 8, DType::kOther},     DTypeName{"U64", 8, DType::kOther},
 };
 
 const DTypeName& name_entry(DType dtype) {
+  assert(dtype != DType::kOther);
   return *std::find_if(kDTypeNames.begin(), kDTypeNames.end(),
                        [&](const DTypeName& entry) { return entry.dtype == dtype; });
+}
+
+// The bytes SHAPE takes; none where they are 2^63 or more.
+std::optional<int64_t> byte_size(std::span<const int64_t> shape, int64_t element) {
+  int64_t bytes = element;
+  for (int64_t size : shape) {
+    if (__builtin_mul_overflow(bytes, size, &bytes)) return std::nullopt;
+  }
+  return bytes;
 }
 
 std::string shape_to_text(std::span<const int64_t> shape) {
@@ -48,9 +60,15 @@ std::string_view header_text(std::span<const std::byte> bytes, const std::string
   }
   std::memcpy(&length, bytes.data(), sizeof length);
   const uint64_t rest = bytes.size() - sizeof length;
-  if (length == 0 || length > rest || length > kMaxHeaderBytes) {
-    throw_invalid(file, "header length", fmt::format("{}", length),
-                  fmt::format("1 to {}, what the file holds", std::min(rest, kMaxHeaderBytes)));
+  const std::string found = fmt::format("{}", length);
+  if (length == 0) throw_invalid(file, "header length", found, "at least 2, for a JSON object");
+  if (length > rest) {
+    throw_invalid(file, "header length", found,
+                  fmt::format("at most the {} bytes that follow", rest));
+  }
+  if (length > kMaxHeaderBytes) {
+    throw_invalid(file, "header length", found,
+                  fmt::format("at most {}, the format's limit", kMaxHeaderBytes));
   }
   return {reinterpret_cast<const char*>(bytes.data()) + sizeof length, length};
 }
@@ -61,8 +79,8 @@ std::vector<int64_t> sizes_at(const JsonObject& entry, const std::string& key) {
   if (!values.is_array()) entry.fail(key, describe(values), "an array of sizes");
   std::vector<int64_t> sizes;
   for (const Json& value : values) {
-    const bool valid = value.is_number_unsigned() &&
-                       value.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX);
+    const bool valid =
+        value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX);
     if (!valid) entry.fail(key, describe(value), "a size from 0 to 2^63 - 1");
     sizes.push_back(value.get<int64_t>());
   }
@@ -75,17 +93,14 @@ TensorView parse_tensor(const std::string& name, const JsonObject& entry,
   TensorView tensor;
   tensor.name = name;
   const std::string dtype = entry.string("dtype");
-  const auto known = std::find_if(kDTypeNames.begin(), kDTypeNames.end(),
-                                  [&](const DTypeName& candidate) { return candidate.name == dtype; });
+  const auto known =
+      std::find_if(kDTypeNames.begin(), kDTypeNames.end(),
+                   [&](const DTypeName& candidate) { return candidate.name == dtype; });
   if (known == kDTypeNames.end()) entry.fail("dtype", "'" + dtype + "'", "a safetensors dtype");
   tensor.dtype = known->dtype;
   tensor.shape = sizes_at(entry, "shape");
-  int64_t bytes = known->bytes;
-  for (int64_t size : tensor.shape) {
-    if (__builtin_mul_overflow(bytes, size, &bytes)) {
-      entry.fail("shape", tensor.shape_text(), "fewer than 2^63 bytes");
-    }
-  }
+  const std::optional<int64_t> bytes = byte_size(tensor.shape, known->bytes);
+  if (!bytes) entry.fail("shape", tensor.shape_text(), "fewer than 2^63 bytes");
   const std::vector<int64_t> offsets = sizes_at(entry, "data_offsets");
   const std::string found = shape_to_text(offsets);
   if (offsets.size() != 2) entry.fail("data_offsets", found, "[begin, end]");
@@ -93,11 +108,11 @@ TensorView parse_tensor(const std::string& name, const JsonObject& entry,
     entry.fail("data_offsets", found,
                fmt::format("a range within the file's {} bytes of data", data.size()));
   }
-  if (offsets[1] - offsets[0] != bytes) {
+  if (offsets[1] - offsets[0] != *bytes) {
     entry.fail("data_offsets", found,
-               fmt::format("{} bytes for {} {}", bytes, dtype, tensor.shape_text()));
+               fmt::format("{} bytes for {} {}", *bytes, dtype, tensor.shape_text()));
   }
-  tensor.bytes = data.subspan(offsets[0], bytes);
+  tensor.bytes = data.subspan(offsets[0], *bytes);
   // The map starts on a page, so alignment in the file is alignment in memory.
   if (reinterpret_cast<uintptr_t>(tensor.bytes.data()) % known->bytes != 0) {
     entry.fail("data_offsets", found, fmt::format("data aligned to {} bytes", known->bytes));
@@ -106,12 +121,13 @@ TensorView parse_tensor(const std::string& name, const JsonObject& entry,
 }
 
 // Tensors must tile the data: no overlap, no gap, nothing after the last.
-void expect_tiled(const std::map<std::string, TensorView>& tensors,
-                  std::span<const std::byte> data, const std::string& file) {
+void expect_tiled(const std::map<std::string, TensorView>& tensors, std::span<const std::byte> data,
+                  const std::string& file) {
   std::vector<const TensorView*> order;
   for (const auto& [name, tensor] : tensors) order.push_back(&tensor);
   std::sort(order.begin(), order.end(), [](const TensorView* a, const TensorView* b) {
-    return std::pair(a->bytes.data(), a->bytes.size()) < std::pair(b->bytes.data(), b->bytes.size());
+    return std::pair(a->bytes.data(), a->bytes.size()) <
+           std::pair(b->bytes.data(), b->bytes.size());
   });
   int64_t end = 0;
   for (const TensorView* tensor : order) {
@@ -134,7 +150,9 @@ std::string_view name(DType dtype) {
   return dtype == DType::kOther ? "other" : name_entry(dtype).name;
 }
 
-int64_t size_of(DType dtype) { return name_entry(dtype).bytes; }
+int64_t size_of(DType dtype) {
+  return name_entry(dtype).bytes;
+}
 
 void TensorView::expect(DType expected_dtype, std::span<const int64_t> expected_shape) const {
   if (dtype != expected_dtype || !std::ranges::equal(shape, expected_shape)) {
@@ -144,9 +162,13 @@ void TensorView::expect(DType expected_dtype, std::span<const int64_t> expected_
   }
 }
 
-std::string TensorView::shape_text() const { return shape_to_text(shape); }
+std::string TensorView::shape_text() const {
+  return shape_to_text(shape);
+}
 
-void TensorView::release() const { file->release(bytes); }
+void TensorView::release() const {
+  file->release(bytes);
+}
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), map_(path) {
   const std::string file = path.string();
@@ -184,6 +206,8 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
   int64_t offset = 0;
   for (const TensorData& tensor : tensors) {
     const int64_t end = offset + static_cast<int64_t>(tensor.bytes.size());
+    assert(byte_size(tensor.shape, size_of(tensor.dtype)) == end - offset);
+    assert(!header.contains(tensor.name));
     header[tensor.name] = {
         {"dtype", name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
     offset = end;

@@ -17,7 +17,8 @@ void ShardTensors::add_bfloat16(const TensorView* tensor, std::span<const int32_
   std::vector<mx::BFloat16> values;
   for (int64_t i = 0; i < rows; ++i) {
     TensorView row = *tensor;
-    row.bytes = tensor->bytes.subspan((row_order.empty() ? i : row_order[i]) * row_bytes, row_bytes);
+    row.bytes =
+        tensor->bytes.subspan((row_order.empty() ? i : row_order[i]) * row_bytes, row_bytes);
     for (float value : to_floats(row)) values.push_back(mx::to_bfloat16(value));
   }
   add(tensor->name, DType::kBF16, tensor->shape, values);
@@ -40,7 +41,8 @@ ShardTensors outer_tensors(const ModelWeights& weights) {
 }
 
 void add_norms(const LayerWeights& layer, ShardTensors& shard) {
-  for (const TensorView* norm : {layer.attention_norm, layer.mlp_norm, layer.q_norm, layer.k_norm}) {
+  for (const TensorView* norm :
+       {layer.attention_norm, layer.mlp_norm, layer.q_norm, layer.k_norm}) {
     shard.add_bfloat16(norm);
   }
 }

@@ -1,4 +1,5 @@
-// The tensors of one shard while they are put together: some views into other files, some made here.
+// The tensors of one shard while they are put together: some views into other files, some made
+// here.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +16,16 @@ class ShardTensors {
  public:
   // VALUES are kept here.
   template <typename T>
-  void add(std::string name, DType dtype, std::vector<int64_t> shape, const std::vector<T>& values) {
+  void add(std::string name, DType dtype, std::vector<int64_t> shape,
+           const std::vector<T>& values) {
     const auto bytes = std::as_bytes(std::span(values));
     owned_.emplace_back(bytes.begin(), bytes.end());
     tensors_.push_back({std::move(name), dtype, std::move(shape), owned_.back()});
   }
 
   // A float tensor as BF16: as it lies in its file where it is BF16 and ROW_ORDER is empty; else
-  // converted (round to nearest even), row i of the result being row ROW_ORDER[i]. Null adds nothing.
+  // converted (round to nearest even), row i of the result being row ROW_ORDER[i]. Null adds
+  // nothing.
   void add_bfloat16(const TensorView* tensor, std::span<const int32_t> row_order = {});
 
   // Largest elements first, so that every tensor of the file is aligned.
@@ -33,7 +36,8 @@ class ShardTensors {
   std::vector<TensorData> tensors_;
 };
 
-// The tensors of a model outside its layers: embedding, final norm and, where untied, a dense lm_head.
+// The tensors of a model outside its layers: embedding, final norm and, where untied, a dense
+// lm_head.
 ShardTensors outer_tensors(const ModelWeights& weights);
 
 // Norms of one layer.

@@ -1,4 +1,5 @@
 #include <set>
+#include <system_error>
 
 #include "micromix/base/error.h"
 #include "micromix/base/json.h"
@@ -25,17 +26,23 @@ std::map<std::string, std::string> read_index(const std::filesystem::path& path)
   return shards;
 }
 
+// A folder that cannot be searched has no such file either.
+bool file_exists(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
 }  // namespace
 
 TensorStore::TensorStore(const std::filesystem::path& model) : model_(model) {
   const std::filesystem::path single = model / "model.safetensors";
   const std::filesystem::path index = model / "model.safetensors.index.json";
-  if (std::filesystem::exists(single)) {
+  if (file_exists(single)) {
     files_.push_back(std::make_unique<SafetensorsFile>(single));
     for (const auto& [name, tensor] : files_.back()->tensors()) tensors_[name] = &tensor;
     return;
   }
-  if (!std::filesystem::exists(index)) {
+  if (!file_exists(index)) {
     throw_invalid(model.string(), "weights", "neither model.safetensors nor its index.json",
                   "a folder with safetensors weights");
   }
@@ -43,7 +50,7 @@ TensorStore::TensorStore(const std::filesystem::path& model) : model_(model) {
   std::set<std::string> shards;
   for (const auto& [name, shard] : shard_of) shards.insert(shard);
   for (const std::string& shard : shards) {
-    if (!std::filesystem::exists(model / shard)) {
+    if (!file_exists(model / shard)) {
       throw_invalid(index.string(), "weight_map", "shard " + shard + ", which is missing",
                     "shards that are in the folder");
     }

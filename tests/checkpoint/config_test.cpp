@@ -38,8 +38,10 @@ TEST(Config, DefaultsAreThoseOfTransformers) {
 }
 
 TEST(Config, BothSpellingsOfRope) {
-  const Json scaling = {{"rope_type", "llama3"},          {"factor", 8.0},
-                        {"low_freq_factor", 1.0},         {"high_freq_factor", 4.0},
+  const Json scaling = {{"rope_type", "llama3"},
+                        {"factor", 8.0},
+                        {"low_freq_factor", 1.0},
+                        {"high_freq_factor", 4.0},
                         {"original_max_position_embeddings", 256}};
   Json parameters = scaling;
   parameters["rope_theta"] = 500000.0;
@@ -58,8 +60,9 @@ TEST(Config, BothSpellingsOfRope) {
 }
 
 TEST(Config, RopeThatIsNotSupportedIsAnError) {
-  EXPECT_THAT(error_with({{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 2}}}}),
-              HasSubstr("rope_scaling.rope_type: found 'yarn', expected default, linear or llama3"));
+  EXPECT_THAT(
+      error_with({{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 2}}}}),
+      HasSubstr("rope_scaling.rope_type: found 'yarn', expected default, linear or llama3"));
   EXPECT_THAT(error_with({{"rope_scaling", {{"type", "dynamic"}, {"factor", 2}}}}),
               HasSubstr("found 'dynamic'"));
   EXPECT_THAT(error_with({{"rope_theta", 1e4}, {"rope_parameters", {{"rope_theta", 5e5}}}}),
@@ -86,14 +89,23 @@ TEST(Config, SlidingWindows) {
     changes.update(qwen);
     return with(changes).sliding_window;
   };
-  EXPECT_EQ(with({{"architectures", {"MistralForCausalLM"}}, {"sliding_window", 32}}).sliding_window, 32);
-  EXPECT_EQ(with({{"architectures", {"MistralForCausalLM"}}, {"sliding_window", nullptr}}).sliding_window,
-            std::nullopt);
+  EXPECT_EQ(
+      with({{"architectures", {"MistralForCausalLM"}}, {"sliding_window", 32}}).sliding_window, 32);
+  EXPECT_EQ(
+      with({{"architectures", {"MistralForCausalLM"}}, {"sliding_window", nullptr}}).sliding_window,
+      std::nullopt);
   EXPECT_EQ(qwen_with({{"use_sliding_window", false}}), std::nullopt);
   EXPECT_EQ(qwen_with({{"use_sliding_window", true}, {"max_window_layers", 2}}), std::nullopt);
   EXPECT_EQ(qwen_with({{"use_sliding_window", true}, {"max_window_layers", 1}}), 32);
-  EXPECT_EQ(qwen_with({{"layer_types", {"full_attention", "sliding_attention"}}}), 32);
-  EXPECT_EQ(qwen_with({{"layer_types", {"full_attention", "full_attention"}}}), std::nullopt);
+  const Json mixed = {"full_attention", "sliding_attention"};
+  const Json full = {"full_attention", "full_attention"};
+  EXPECT_EQ(qwen_with({{"use_sliding_window", true}, {"layer_types", mixed}}), 32);
+  EXPECT_EQ(qwen_with({{"use_sliding_window", true}, {"layer_types", full}}), std::nullopt);
+  EXPECT_EQ(qwen_with({{"layer_types", full}}), std::nullopt);
+  Json contradiction = qwen;
+  contradiction["layer_types"] = mixed;
+  EXPECT_THAT(error_with(contradiction),
+              HasSubstr("use_sliding_window: found false, expected true"));
 }
 
 TEST(Config, EosOfTheGenerationConfigWins) {
@@ -113,7 +125,8 @@ TEST(QuantizationConfig, SurvivesItsJson) {
   QuantizationConfig written;
   written.channel_group = 128;
   written.scale_rule = mx::ScaleRule::kEven;
-  written.activation_formats = {{mx::Format::kE2M1, mx::Format::kE4M3}, {mx::Format::kE4M3, std::nullopt}};
+  written.activation_formats = {{mx::Format::kE2M1, mx::Format::kE4M3},
+                                {mx::Format::kE4M3, std::nullopt}};
   written.modules_to_not_convert = {"lm_head"};
   written.average_bits = 5.25;
   written.provenance = {{"method", "paper"}};
@@ -131,13 +144,16 @@ TEST(QuantizationConfig, MalformedFieldsAreErrors) {
     json[key] = value;
     return error_with({{"quantization_config", json}});
   };
-  EXPECT_THAT(error("version", 2), HasSubstr("quantization_config.version: found 2, expected at most 1"));
+  EXPECT_THAT(error("version", 2),
+              HasSubstr("quantization_config.version: found 2, expected at most 1"));
   EXPECT_THAT(error("block_size", 16), HasSubstr("block_size: found 16"));
-  EXPECT_THAT(error("channel_group", 96), HasSubstr("channel_group: found 96, expected 32, 64 or 128"));
+  EXPECT_THAT(error("channel_group", 96),
+              HasSubstr("channel_group: found 96, expected 32, 64 or 128"));
   EXPECT_THAT(error("scale_rule", "up"), HasSubstr("scale_rule: found 'up'"));
   EXPECT_THAT(error("activation_formats", {{"e2m1", "int8"}}),
               HasSubstr("activation_formats.e2m1: found 'int8'"));
-  EXPECT_THAT(error("activation_formats", {{"e5m2", "bf16"}}), HasSubstr("activation_formats.e5m2"));
+  EXPECT_THAT(error("activation_formats", {{"e5m2", "bf16"}}),
+              HasSubstr("activation_formats.e5m2"));
   EXPECT_THAT(error("modules_to_not_convert", {1}), HasSubstr("modules_to_not_convert: found 1"));
   EXPECT_THAT(error("average_bits", "5"), HasSubstr("average_bits: found \"5\""));
   EXPECT_THAT(error("quant_method", "awq"), HasSubstr("quant_method: found 'awq'"));

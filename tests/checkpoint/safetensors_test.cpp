@@ -46,7 +46,8 @@ TEST(Safetensors, RoundTrip) {
   EXPECT_TRUE(std::ranges::equal(file.at("codes").as<uint8_t>(), codes));
   file.at("weights").release();
   EXPECT_EQ(file.at("weights").as<float>()[5], 6.0f);  // read again from the file
-  EXPECT_THAT(testing::error_of([&] { file.at("other"); }), HasSubstr("other: found no such tensor"));
+  EXPECT_THAT(testing::error_of([&] { file.at("other"); }),
+              HasSubstr("other: found no such tensor"));
   const std::vector<int64_t> shape = {3, 2};
   EXPECT_THAT(testing::error_of([&] { file.at("weights").expect(DType::kF32, shape); }),
               HasSubstr("weights: found F32 [2, 3], expected F32 [3, 2]"));
@@ -86,7 +87,8 @@ TEST(Safetensors, MalformedHeaders) {
       {tensor(f32 + shape + "\"data_offsets\": [0, 8, 8]"), 8, "expected [begin, end]"},
       {tensor(f32 + shape + "\"data_offsets\": [0, 18446744073709551615]"), 8, "2^63 - 1"},
       {tensor(f32 + shape + "\"data_offsets\": [0, 8]"), 9, "data: found 9 bytes, expected 8"},
-      {tensor(f32 + shape + "\"data_offsets\": [4, 12]"), 12, "found data from byte 4, expected from byte 0"},
+      {tensor(f32 + shape + "\"data_offsets\": [4, 12]"), 12,
+       "found data from byte 4, expected from byte 0"},
       {"{\"a\": {\"dtype\": \"U8\", \"shape\": [4], \"data_offsets\": [0, 4]}, "
        "\"b\": {\"dtype\": \"U8\", \"shape\": [4], \"data_offsets\": [2, 6]}}",
        6, "b.data_offsets: found data from byte 2, expected from byte 4"},
@@ -122,8 +124,9 @@ TEST(TensorStore, TensorInTwoShardsIsRefused) {
   write_safetensors(folder / "b.safetensors", both);
   testing::write_text(folder / "model.safetensors.index.json",
                       R"({"weight_map": {"w": "a.safetensors", "v": "b.safetensors"}})");
-  EXPECT_THAT(testing::error_of([&] { TensorStore store(folder.path()); }),
-              ::testing::AllOf(HasSubstr("b.safetensors: w"), HasSubstr("expected it in a.safetensors")));
+  EXPECT_THAT(
+      testing::error_of([&] { TensorStore store(folder.path()); }),
+      ::testing::AllOf(HasSubstr("b.safetensors: w"), HasSubstr("expected it in a.safetensors")));
 }
 
 }  // namespace
