@@ -19,8 +19,8 @@ struct Options {
 
 void run(const Options& options) {
   const ModelWeights weights(options.model);
-  const Statistics statistics = calibrate_on(weights, model_hash(options.model), options.data,
-                                             options.calibration);
+  const Statistics statistics =
+      calibrate_on(weights, model_hash(options.model), options.data, options.calibration);
   save_statistics(options.out, statistics);
   fmt::print("{}: statistics of {} samples of {} tokens\n", options.out, statistics.samples,
              statistics.length);

@@ -1,12 +1,11 @@
 #include "common.h"
 
-#include <omp.h>
-#include <signal.h>
-#include <unistd.h>
-
 #include <cstring>
 
 #include <fmt/format.h>
+#include <omp.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include "micromix/base/file.h"
 #include "micromix/model/text.h"
@@ -89,7 +88,9 @@ InterruptNotice::InterruptNotice(const std::string& out) {
   ::signal(SIGINT, on_interrupt);
 }
 
-InterruptNotice::~InterruptNotice() { ::signal(SIGINT, SIG_DFL); }
+InterruptNotice::~InterruptNotice() {
+  ::signal(SIGINT, SIG_DFL);
+}
 
 Progress::Progress(std::string label, std::string unit)
     : label_(std::move(label)), unit_(std::move(unit)), terminal_(::isatty(STDERR_FILENO) == 1) {}
@@ -111,9 +112,8 @@ void Progress::update(int64_t done, int64_t total) {
 
 void Progress::show(int64_t done, int64_t total, double elapsed) {
   const double rate = static_cast<double>(done) / elapsed;
-  const std::string facts =
-      fmt::format("{}/{} {}, {:.3g}/s, {} left", done, total, unit_, rate,
-                  duration(static_cast<double>(total - done) / rate));
+  const std::string facts = fmt::format("{}/{} {}, {:.3g}/s, {} left", done, total, unit_, rate,
+                                        duration(static_cast<double>(total - done) / rate));
   if (terminal_) {
     constexpr int kWidth = 30;
     const int filled = static_cast<int>(kWidth * done / total);

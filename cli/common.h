@@ -37,8 +37,8 @@ class InterruptNotice {
   ~InterruptNotice();
 };
 
-// Shows on stderr how far a command is, once it has taken two seconds: a bar with rate and time left
-// on a terminal, else a plain line now and then.
+// Shows on stderr how far a command is, once it has taken two seconds: a bar with rate and time
+// left on a terminal, else a plain line now and then.
 class Progress {
  public:
   Progress(std::string label, std::string unit);

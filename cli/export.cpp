@@ -1,11 +1,12 @@
 // micromix export: a quantized folder to a plain one that any other tool loads.
+#include "micromix/checkpoint/export.h"
+
 #include <memory>
 
 #include <fmt/format.h>
 
 #include "commands.h"
 #include "common.h"
-#include "micromix/checkpoint/export.h"
 
 namespace micromix::cli {
 namespace {
@@ -31,8 +32,8 @@ void run(const Options& options) {
 
 void add_export(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand(
-      "export", "Dequantize a quantized model to a plain Hugging Face folder.");
+  CLI::App* command =
+      app.add_subcommand("export", "Dequantize a quantized model to a plain Hugging Face folder.");
   add_model(*command, options->model);
   command->add_option("--to", options->to, "What to write")
       ->option_text("bf16")

@@ -1,4 +1,6 @@
 // micromix generate: continue a prompt, streaming.
+#include "micromix/model/generate.h"
+
 #include <cstdio>
 #include <memory>
 #include <random>
@@ -8,7 +10,6 @@
 #include "commands.h"
 #include "common.h"
 #include "micromix/base/file.h"
-#include "micromix/model/generate.h"
 #include "micromix/model/text.h"
 
 namespace micromix::cli {
@@ -37,8 +38,7 @@ void run(Options options) {
   options.generate.sampling.seed = options.seed ? *options.seed : std::random_device{}();
 
   StreamDecoder decoder(*tokenizer);
-  generate(model, ids, options.generate,
-           [&](int32_t token) { print_now(decoder.push(token)); });
+  generate(model, ids, options.generate, [&](int32_t token) { print_now(decoder.push(token)); });
   print_now(decoder.finish() + "\n");
 }
 

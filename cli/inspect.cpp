@@ -18,8 +18,8 @@ void print_linear(const LinearWeights& linear) {
     fmt::print(" {:>7}", channels > 0 ? std::to_string(channels) : "-");
   }
   fmt::print(" {:>7.3f}{}\n", bits,
-             !linear.quantized()          ? "  " + std::string(name(linear.dense->dtype))
-             : !linear.folded_perm.empty() ? "  folded"
+             !linear.quantized()               ? "  " + std::string(name(linear.dense->dtype))
+             : !linear.folded_perm.empty()     ? "  folded"
              : linear.plan.permutation.empty() ? ""
                                                : "  permuted");
 }
@@ -52,8 +52,8 @@ void run(const std::string& model) {
 
 void add_inspect(CLI::App& app) {
   auto model = std::make_shared<std::string>();
-  CLI::App* command =
-      app.add_subcommand("inspect", "A table of a model's linears: shapes, channels per format, bits.");
+  CLI::App* command = app.add_subcommand(
+      "inspect", "A table of a model's linears: shapes, channels per format, bits.");
   add_model(*command, *model);
   command->callback([model] { run(*model); });
 }

@@ -8,9 +8,10 @@
 #include "commands.h"
 
 int main(int argc, char** argv) {
-  CLI::App app("Mixed microscaling quantization (MXFP4, MXFP6, MXFP8) of Llama- and Qwen-family "
-               "language models.",
-               "micromix");
+  CLI::App app(
+      "Mixed microscaling quantization (MXFP4, MXFP6, MXFP8) of Llama- and Qwen-family "
+      "language models.",
+      "micromix");
   app.set_version_flag("--version", "micromix " MICROMIX_VERSION);
   app.require_subcommand(1);
   app.get_formatter()->column_width(36);

@@ -75,9 +75,9 @@ AllocationOptions parse_method(const Options& options) {
     allocation.method = AllocationMethod::kUniform;
     allocation.uniform = operand_format("--method", options.method.substr(kUniformPrefix.size()));
   } else {
-    throw CLI::ValidationError("--method",
-                               fmt::format("found '{}', expected paper, released or uniform:FORMAT",
-                                           options.method));
+    throw CLI::ValidationError(
+        "--method",
+        fmt::format("found '{}', expected paper, released or uniform:FORMAT", options.method));
   }
   return allocation;
 }

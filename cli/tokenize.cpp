@@ -47,7 +47,8 @@ void decode(const Tokenizer& tokenizer, std::string_view line, const std::string
   std::vector<TokenId> tokens;
   if (!ids.is_array()) throw_invalid(where, "ids", describe(ids), "a JSON array of token ids");
   for (const Json& id : ids) {
-    const bool valid = id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX;
+    const bool valid =
+        id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX;
     if (!valid) throw_invalid(where, "ids", describe(id), "token ids");
     tokens.push_back(id.get<TokenId>());
   }

@@ -1,8 +1,6 @@
 // What tests share: places of data, and temporary folders.
 #pragma once
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +10,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "micromix/base/error.h"
 #include "micromix/base/json.h"

@@ -1,15 +1,14 @@
 #include "micromix/base/file.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "micromix/base/error.h"
@@ -50,7 +49,9 @@ void copy_file_durably(const std::filesystem::path& from, const std::filesystem:
   writer.commit();
 }
 
-void sync_directory(const std::filesystem::path& path) { sync_path(path, O_RDONLY | O_DIRECTORY); }
+void sync_directory(const std::filesystem::path& path) {
+  sync_path(path, O_RDONLY | O_DIRECTORY);
+}
 
 FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)), temporary_(path_) {
   temporary_ += ".tmp";
@@ -88,7 +89,8 @@ void FileWriter::commit() {
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Without O_NONBLOCK, opening a pipe waits for a writer.
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) throw_system(path, "read");
   struct stat status {};
   if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {

@@ -23,8 +23,8 @@ void copy_file_durably(const std::filesystem::path& from, const std::filesystem:
 // Flushes a directory's entries (after renames in it) to disk.
 void sync_directory(const std::filesystem::path& path);
 
-// A durable file under construction: bytes are appended to PATH.tmp; commit() does fsync and rename.
-// Without commit() the temporary is removed.
+// A durable file under construction: bytes are appended to PATH.tmp; commit() does fsync and
+// rename. Without commit() the temporary is removed.
 class FileWriter {
  public:
   explicit FileWriter(std::filesystem::path path);
@@ -54,8 +54,8 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
-  // Gives the pages wholly inside [DATA, DATA + BYTES) back to the system: they leave this process's
-  // resident set and are read again if touched. DATA must lie in this map.
+  // Gives the pages wholly inside [DATA, DATA + BYTES) back to the system: they leave this
+  // process's resident set and are read again if touched. DATA must lie in this map.
   void release(const std::byte* data, size_t bytes) const;
 
  private:

@@ -14,6 +14,10 @@ constexpr int kMaxDepth = 64;
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& file) {
+  // The parser takes a zero byte for the end of its input and would ignore what follows.
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos) {
+    throw_invalid(file, "JSON", fmt::format("a zero byte at offset {}", zero), "valid JSON");
+  }
   std::vector<std::set<std::string>> keys;  // of the objects open at this point
   const auto check = [&](int depth, Json::parse_event_t event, Json& parsed) {
     switch (event) {
@@ -96,8 +100,8 @@ int64_t JsonObject::integer(const std::string& key, int64_t min, int64_t max) co
   const Json& value = at(key);
   const std::string expected = fmt::format("a whole number from {} to {}", min, max);
   if (!value.is_number_integer()) fail(key, describe(value), expected);
-  const bool too_large = value.is_number_unsigned() &&
-                         value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
+  const bool too_large =
+      value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
   if (too_large || value.get<int64_t>() < min || value.get<int64_t>() > max) {
     fail(key, describe(value), expected);
   }

@@ -103,8 +103,8 @@ PerplexityResult evaluate_perplexity(const Model& model, const Model* reference,
       const std::vector<float> logits = model.logits(m, hidden.data() + row * config.hidden_size);
       std::vector<float> base;
       if (reference != nullptr) {
-        base = reference->logits(
-            m, reference_hidden.data() + row * reference->config().hidden_size);
+        base =
+            reference->logits(m, reference_hidden.data() + row * reference->config().hidden_size);
       }
       const Sums part = score(m, config.vocab_size, logits.data(),
                               reference != nullptr ? base.data() : nullptr, ids.data() + row + 1);

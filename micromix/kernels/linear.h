@@ -1,11 +1,11 @@
 // The one interface between models and matrix kernels: prepare a weight once, turn rows into a
 // linear's input (gathered and quantized, fused with what produces them), multiply.
 //
-// A mixed linear (DESIGN: "y[M,N] = sum over segments of X_s W_s^T, one FP32 accumulation, BF16 out")
-// reads an input that was rounded once to BF16, gathered by the plan's permutation and quantized per
-// block. A dense linear (not quantized) reads the same rows as they are. Inputs shared by several
-// linears are made once. Hidden states and results are FP32 buffers; a mixed linear's results are
-// BF16 values in them.
+// A mixed linear (DESIGN: "y[M,N] = sum over segments of X_s W_s^T, one FP32 accumulation, BF16
+// out") reads an input that was rounded once to BF16, gathered by the plan's permutation and
+// quantized per block. A dense linear (not quantized) reads the same rows as they are. Inputs
+// shared by several linears are made once. Hidden states and results are FP32 buffers; a mixed
+// linear's results are BF16 values in them.
 #pragma once
 
 #include <cstdint>

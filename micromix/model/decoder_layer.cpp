@@ -13,9 +13,12 @@ std::vector<float> optional_floats(const TensorView* tensor) {
 
 kernels::DenseType dense_type(DType dtype) {
   switch (dtype) {
-    case DType::kF16: return kernels::DenseType::kF16;
-    case DType::kF32: return kernels::DenseType::kF32;
-    default: return kernels::DenseType::kBF16;
+    case DType::kF16:
+      return kernels::DenseType::kF16;
+    case DType::kF32:
+      return kernels::DenseType::kF32;
+    default:
+      return kernels::DenseType::kBF16;
   }
 }
 
@@ -28,10 +31,9 @@ void add(std::span<const float> values, float* to) {
 std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
                                          const LinearWeights& weights) {
   if (!weights.quantized()) {
-    return backend.prepare(kernels::DenseWeight{weights.n, weights.k,
-                                                dense_type(weights.dense->dtype),
-                                                weights.dense->bytes,
-                                                optional_floats(weights.bias)});
+    return backend.prepare(
+        kernels::DenseWeight{weights.n, weights.k, dense_type(weights.dense->dtype),
+                             weights.dense->bytes, optional_floats(weights.bias)});
   }
   kernels::MixedWeight mixed;
   mixed.n = weights.n;
@@ -123,9 +125,8 @@ void DecoderLayer::attention(int64_t m, float* hidden, KvLayer& cache,
 }
 
 void DecoderLayer::mlp(int64_t m, float* hidden, const InputObserver& observer) const {
-  const auto input =
-      backend_.input_rmsnorm(plans_[static_cast<size_t>(InputRole::kMlp)], m, hidden, mlp_norm_,
-                             static_cast<float>(config_.rms_norm_eps));
+  const auto input = backend_.input_rmsnorm(plans_[static_cast<size_t>(InputRole::kMlp)], m, hidden,
+                                            mlp_norm_, static_cast<float>(config_.rms_norm_eps));
   observe(observer, InputRole::kMlp, m, *input);
   const std::vector<float> gate = multiply(LinearRole::kGate, *input, m);
   const std::vector<float> up = multiply(LinearRole::kUp, *input, m);

@@ -22,8 +22,8 @@ using InputObserver = std::function<void(InputRole role, int64_t m, std::span<co
 std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
                                          const LinearWeights& weights);
 
-// How the readers of an input want it: QUANTIZATION's formats along the plan of those of READERS that
-// are quantized (they agree on it); dense where none is.
+// How the readers of an input want it: QUANTIZATION's formats along the plan of those of READERS
+// that are quantized (they agree on it); dense where none is.
 kernels::InputPlan input_plan(const std::optional<QuantizationConfig>& quantization,
                               std::span<const LinearWeights* const> readers);
 

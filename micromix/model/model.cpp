@@ -24,9 +24,9 @@ std::vector<float> embed(const ModelWeights& weights, std::span<const int32_t> i
 
 void expect_context(const ModelConfig& config, int64_t length) {
   if (length > config.max_position_embeddings) {
-    throw Error(fmt::format(
-        "a context of {} tokens exceeds the model's max_position_embeddings of {}", length,
-        config.max_position_embeddings));
+    throw Error(
+        fmt::format("a context of {} tokens exceeds the model's max_position_embeddings of {}",
+                    length, config.max_position_embeddings));
   }
   if (config.sliding_window && length > *config.sliding_window) {
     throw Error(fmt::format(

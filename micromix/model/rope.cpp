@@ -22,9 +22,12 @@ float scale_llama3(const RopeConfig& config, float frequency) {
 
 float scale(const RopeConfig& config, float frequency) {
   switch (config.type) {
-    case RopeType::kDefault: return frequency;
-    case RopeType::kLinear: return static_cast<float>(frequency / config.factor);
-    case RopeType::kLlama3: return scale_llama3(config, frequency);
+    case RopeType::kDefault:
+      return frequency;
+    case RopeType::kLinear:
+      return static_cast<float>(frequency / config.factor);
+    case RopeType::kLlama3:
+      return scale_llama3(config, frequency);
   }
   return frequency;
 }

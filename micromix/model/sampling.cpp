@@ -33,7 +33,8 @@ int32_t Sampler::sample(std::span<const float> logits) {
   }
   // By hand rather than std::discrete_distribution, whose result the standard leaves open: a seed
   // gives the same text with every standard library.
-  const double kept_total = std::accumulate(weights.begin(), weights.begin() + static_cast<std::ptrdiff_t>(kept), 0.0);
+  const double kept_total =
+      std::accumulate(weights.begin(), weights.begin() + static_cast<std::ptrdiff_t>(kept), 0.0);
   double draw = static_cast<double>(random_() >> 11) * 0x1p-53 * kept_total;
   for (size_t i = 0; i + 1 < kept; ++i) {
     draw -= weights[i];

@@ -12,7 +12,9 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-inline float to_float(BFloat16 value) { return std::bit_cast<float>(uint32_t{value.bits} << 16); }
+inline float to_float(BFloat16 value) {
+  return std::bit_cast<float>(uint32_t{value.bits} << 16);
+}
 
 // Round to nearest even; NaN stays NaN (quiet).
 inline BFloat16 to_bfloat16(float value) {
@@ -34,7 +36,9 @@ inline BFloat16 to_bfloat16(double value) {
   return to_bfloat16(nearest);
 }
 
-inline float round_to_bfloat16(float value) { return to_float(to_bfloat16(value)); }
+inline float round_to_bfloat16(float value) {
+  return to_float(to_bfloat16(value));
+}
 
 // The value of IEEE binary16 bits.
 inline float half_to_float(uint16_t half) {

@@ -11,8 +11,8 @@
 
 namespace micromix::mx {
 
-// Quantizes up to 32 values to CODES (one a byte, unpacked) and returns the block's scale byte. A NaN
-// or Inf among the values makes the scale NaN and every code zero.
+// Quantizes up to 32 values to CODES (one a byte, unpacked) and returns the block's scale byte. A
+// NaN or Inf among the values makes the scale NaN and every code zero.
 inline uint8_t quantize_block(Format format, ScaleRule rule, std::span<const float> values,
                               std::span<uint8_t> codes) {
   assert(values.size() <= kBlockSize && codes.size() == values.size());
@@ -33,7 +33,8 @@ inline uint8_t quantize_block(Format format, ScaleRule rule, std::span<const flo
   return scale;
 }
 
-// CODE * 2^(SCALE - 127). Exact unless it leaves FP32's range (E4M3 and E5M2 at the extreme scales).
+// CODE * 2^(SCALE - 127). Exact unless it leaves FP32's range (E4M3 and E5M2 at the extreme
+// scales).
 inline float dequantize(Format format, uint8_t code, uint8_t scale) {
   if (scale == kScaleNan) return std::numeric_limits<float>::quiet_NaN();
   return std::ldexp(decode(format, code), scale - kScaleBias);

@@ -1,5 +1,5 @@
-// Elements: one code of a narrow floating-point format and its value. Scalar and exact: the oracle of
-// every other conversion in the project.
+// Elements: one code of a narrow floating-point format and its value. Scalar and exact: the oracle
+// of every other conversion in the project.
 #pragma once
 
 #include <algorithm>
@@ -54,9 +54,9 @@ inline double power_of_two(int exponent) {
   return std::bit_cast<double>(static_cast<uint64_t>(1023 + exponent) << 52);
 }
 
-// The code nearest to VALUE * 2^-SCALE_EXPONENT, ties to even, saturating (infinities too). NaN gives
-// the format's NaN where it has one; elsewhere NaN must not come here (a block holding one has a NaN
-// scale instead).
+// The code nearest to VALUE * 2^-SCALE_EXPONENT, ties to even, saturating (infinities too). NaN
+// gives the format's NaN where it has one; elsewhere NaN must not come here (a block holding one
+// has a NaN scale instead).
 inline uint8_t encode(Format format, float value, int scale_exponent = 0) {
   const FormatTraits f = traits(format);
   const uint8_t sign = std::signbit(value) ? 1 << (f.bits - 1) : 0;
@@ -76,7 +76,8 @@ inline uint8_t encode(Format format, float value, int scale_exponent = 0) {
   int count = static_cast<int>(ulps);
   const double rest = ulps - count;
   if (rest > 0.5 || (rest == 0.5 && (count & 1) != 0)) ++count;
-  // Codes of one sign are consecutive integers, so a carry out of the mantissa is the next exponent.
+  // Codes of one sign are consecutive integers, so a carry out of the mantissa is the next
+  // exponent.
   const int base = (exponent - 1 + f.bias) << f.mantissa_bits;
   return sign | static_cast<uint8_t>(base + count);
 }

@@ -1,5 +1,5 @@
-// Packed codes, as they lie in a checkpoint: 4-bit codes low nibble first; four 6-bit codes in three
-// bytes, least significant bits first; 8-bit codes as bytes.
+// Packed codes, as they lie in a checkpoint: 4-bit codes low nibble first; four 6-bit codes in
+// three bytes, least significant bits first; 8-bit codes as bytes.
 #pragma once
 
 #include <cassert>
@@ -23,7 +23,8 @@ inline void pack(Format format, std::span<const uint8_t> codes, std::span<uint8_
       break;
     case 6:
       for (size_t i = 0, j = 0; j < packed.size(); i += 4, j += 3) {
-        const uint32_t word = codes[i] | codes[i + 1] << 6 | codes[i + 2] << 12 | codes[i + 3] << 18;
+        const uint32_t word =
+            codes[i] | codes[i + 1] << 6 | codes[i + 2] << 12 | codes[i + 3] << 18;
         packed[j] = static_cast<uint8_t>(word);
         packed[j + 1] = static_cast<uint8_t>(word >> 8);
         packed[j + 2] = static_cast<uint8_t>(word >> 16);

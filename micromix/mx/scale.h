@@ -24,9 +24,12 @@ inline constexpr std::array kScaleRules = {ScaleRule::kFloor, ScaleRule::kRceil,
 
 constexpr std::string_view name(ScaleRule rule) {
   switch (rule) {
-    case ScaleRule::kFloor: return "floor";
-    case ScaleRule::kRceil: return "rceil";
-    case ScaleRule::kEven: return "even";
+    case ScaleRule::kFloor:
+      return "floor";
+    case ScaleRule::kRceil:
+      return "rceil";
+    case ScaleRule::kEven:
+      return "even";
   }
   return {};
 }
@@ -49,8 +52,9 @@ inline float decode_scale(uint8_t scale) {
   return scale == 0 ? 0x1p-127f : std::bit_cast<float>(uint32_t{scale} << 23);
 }
 
-// The scale byte of a block whose largest magnitude is AMAX (>= 0, finite): computed on the bits, so
-// the same on every machine. An all-zero block has scale 1; exponents are clamped to [-127, 127].
+// The scale byte of a block whose largest magnitude is AMAX (>= 0, finite): computed on the bits,
+// so the same on every machine. An all-zero block has scale 1; exponents are clamped to [-127,
+// 127].
 constexpr uint8_t encode_scale(ScaleRule rule, Format format, float amax) {
   uint32_t bits = std::bit_cast<uint32_t>(amax);
   assert(bits < 0x7F800000u);
@@ -72,8 +76,8 @@ constexpr uint8_t encode_scale(ScaleRule rule, Format format, float amax) {
       if (mantissa > static_cast<uint32_t>(f.largest_mantissa) << dropped) ++exponent;
       break;
     case ScaleRule::kEven: {
-      // Rounding reaches the next power of two only from an all-ones mantissa, which is odd, so a tie
-      // there goes up too.
+      // Rounding reaches the next power of two only from an all-ones mantissa, which is odd, so a
+      // tie there goes up too.
       const uint32_t all_ones_and_half = (0x7FFFFFu >> dropped << dropped) | 1u << (dropped - 1);
       if (mantissa >= all_ones_and_half) ++exponent;
       break;

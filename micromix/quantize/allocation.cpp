@@ -45,8 +45,7 @@ Plan allocate(const InputStatistics& input, const AllocationOptions& options) {
     return static_cast<int64_t>(std::ceil(groups - 1e-9)) * options.channel_group;
   };
   const int64_t fp8 = std::min(total, whole_groups(1.0 - input.below(six)));
-  const int64_t fp6 =
-      std::min(total - fp8, whole_groups(input.below(six) - input.below(four)));
+  const int64_t fp6 = std::min(total - fp8, whole_groups(input.below(six) - input.below(four)));
   Plan plan;
   plan.permutation = ascending_order(input.mean_abs);
   channels_in(plan, mx::Format::kE4M3) = fp8;

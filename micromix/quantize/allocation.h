@@ -22,10 +22,10 @@ struct AllocationOptions {
   int64_t channel_group = 32;              // 32, 64 or 128
 };
 
-// The plan of one input: channels in ascending order of mean |x|, so that outliers share blocks with
-// outliers; the shares of elements above the thresholds, rounded up to whole groups, become FP8 and
-// FP6 channels and the rest FP4. The number of channels must be a multiple of 32; where it is not one
-// of the group, the FP4 part takes the shorter group.
+// The plan of one input: channels in ascending order of mean |x|, so that outliers share blocks
+// with outliers; the shares of elements above the thresholds, rounded up to whole groups, become
+// FP8 and FP6 channels and the rest FP4. The number of channels must be a multiple of 32; where it
+// is not one of the group, the FP4 part takes the shorter group.
 Plan allocate(const InputStatistics& input, const AllocationOptions& options);
 
 // Every channel in one format, in the original order.

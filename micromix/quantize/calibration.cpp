@@ -122,7 +122,8 @@ Statistics calibrate(const ModelWeights& weights, std::span<const int32_t> token
   std::vector<float> hidden = embed(weights, statistics.token_ids);
   KvLayer cache(config, options.length);
   // The same number of each sample, so that they divide evenly.
-  const int64_t rows = std::min(options.length, (kKeptRows + statistics.samples - 1) / statistics.samples);
+  const int64_t rows =
+      std::min(options.length, (kKeptRows + statistics.samples - 1) / statistics.samples);
   for (int64_t index = 0; index < config.num_layers; ++index) {
     const DecoderLayer layer(weights.layers[index], config, kernels::reference_backend());
     std::array<Accumulator, kInputRoles.size()> accumulators;

@@ -58,7 +58,8 @@ class Pipeline {
 
   // Bytes that the quantized model will take, without headers.
   int64_t predicted_bytes() const {
-    double bytes = 2.0 * static_cast<double>(weights_.config.vocab_size * weights_.config.hidden_size) *
+    double bytes = 2.0 *
+                   static_cast<double>(weights_.config.vocab_size * weights_.config.hidden_size) *
                    (weights_.config.tie_word_embeddings ? 1 : 2);
     for (size_t i = 0; i < plans_.size(); ++i) {
       for (LinearRole role : kLinearRoles) {
@@ -248,9 +249,12 @@ OutputErrors collect_errors(const OutputFolder& folder, int64_t layers) {
 
 std::string method_name(const AllocationOptions& options) {
   switch (options.method) {
-    case AllocationMethod::kPaper: return "paper";
-    case AllocationMethod::kReleased: return "released";
-    case AllocationMethod::kUniform: break;
+    case AllocationMethod::kPaper:
+      return "paper";
+    case AllocationMethod::kReleased:
+      return "released";
+    case AllocationMethod::kUniform:
+      break;
   }
   return fmt::format("uniform:{}", mx::name(options.uniform));
 }
@@ -287,12 +291,12 @@ QuantizeReport quantize_model(const ModelWeights& weights, const std::string& mo
   const Pipeline pipeline(weights, statistics, options);
   expect_free_space(out, pipeline.predicted_bytes());
 
-  const Json identity = {{"command", "quantize"},
-                         {"options", options.to_json()},
-                         {"model_hash", model_hash},
-                         {"calibration_hash", statistics != nullptr ? statistics->text_hash : ""},
-                         {"calibration_tokens",
-                          statistics != nullptr ? statistics->token_ids.size() : size_t{0}}};
+  const Json identity = {
+      {"command", "quantize"},
+      {"options", options.to_json()},
+      {"model_hash", model_hash},
+      {"calibration_hash", statistics != nullptr ? statistics->text_hash : ""},
+      {"calibration_tokens", statistics != nullptr ? statistics->token_ids.size() : size_t{0}}};
   OutputFolder folder(out, identity, config.num_layers + 1, output);
   if (!folder.has_shard(0)) folder.write_shard(0, outer_tensors(weights).sorted());
   for (int64_t i = 0; i < config.num_layers; ++i) {
@@ -306,8 +310,8 @@ QuantizeReport quantize_model(const ModelWeights& weights, const std::string& mo
 
   folder.copy_side_files(weights.store.model());
   folder.write_json("config.json", quantized_config(config, options, pipeline, statistics));
-  QuantizeReport result{measure(weights), {}, collect_errors(folder, config.num_layers),
-                        pipeline.not_divisible()};
+  QuantizeReport result{
+      measure(weights), {}, collect_errors(folder, config.num_layers), pipeline.not_divisible()};
   folder.commit();
   result.after = measure(ModelWeights(out));
   return result;

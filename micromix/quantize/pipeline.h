@@ -36,14 +36,14 @@ std::string method_name(const AllocationOptions& options);
 // Activations in the format of the weight they multiply.
 std::map<mx::Format, ActivationFormat> same_activations();
 
-// How much quantizing changed the outputs of a kind of linear ("q_proj"): ||Y' - Y|| / ||Y|| over the
-// kept calibration rows, root mean square over the layers.
+// How much quantizing changed the outputs of a kind of linear ("q_proj"): ||Y' - Y|| / ||Y|| over
+// the kept calibration rows, root mean square over the layers.
 using OutputErrors = std::map<std::string, double>;
 
 struct QuantizeReport {
   ModelSize before;
   ModelSize after;
-  OutputErrors errors;                    // empty without statistics
+  OutputErrors errors;                     // empty without statistics
   std::vector<std::string> not_divisible;  // linears left in BF16 because 32 does not divide K
 };
 

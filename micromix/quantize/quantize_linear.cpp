@@ -54,9 +54,9 @@ QuantizedLinear quantize_linear(const LinearWeights& linear, const Plan& plan,
     const mx::Format format = mx::kOperandFormats[i];
     const int64_t channels = plan.channels[i];
     if (channels == 0) continue;
-    result.segments.push_back(
-        {format, channels, std::vector<uint8_t>(linear.n * mx::packed_bytes(format, channels)),
-         std::vector<uint8_t>(linear.n * channels / mx::kBlockSize)});
+    result.segments.push_back({format, channels,
+                               std::vector<uint8_t>(linear.n * mx::packed_bytes(format, channels)),
+                               std::vector<uint8_t>(linear.n * channels / mx::kBlockSize)});
   }
   std::atomic<bool> finite = true;
 #pragma omp parallel for schedule(static)

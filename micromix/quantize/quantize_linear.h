@@ -28,8 +28,8 @@ struct QuantizedLinear {
   kernels::MixedWeight view() const;
 };
 
-// Quantizes a dense weight along PLAN. Row i of the result is row ROW_ORDER[i] of the weight (empty:
-// as it is). Threaded over rows. Throws Error naming the tensor where it holds NaN or Inf.
+// Quantizes a dense weight along PLAN. Row i of the result is row ROW_ORDER[i] of the weight
+// (empty: as it is). Threaded over rows. Throws Error naming the tensor where it holds NaN or Inf.
 QuantizedLinear quantize_linear(const LinearWeights& linear, const Plan& plan,
                                 std::span<const int32_t> row_order, mx::ScaleRule rule);
 

@@ -19,9 +19,12 @@ std::string input_name(int64_t layer, InputRole role) {
 int64_t input_size(const ModelConfig& config, InputRole role) {
   switch (role) {
     case InputRole::kAttention:
-    case InputRole::kMlp: return config.hidden_size;
-    case InputRole::kOutput: return config.num_heads * config.head_dim;
-    case InputRole::kDown: return config.intermediate_size;
+    case InputRole::kMlp:
+      return config.hidden_size;
+    case InputRole::kOutput:
+      return config.num_heads * config.head_dim;
+    case InputRole::kDown:
+      return config.intermediate_size;
   }
   return 0;
 }
@@ -83,8 +86,8 @@ InputStatistics input_at(const SafetensorsFile& file, const JsonObject& fraction
   input.max_abs = values_at<float>(file, name + ".max_abs", DType::kF32, {channels});
   input.second_moment = values_at<float>(file, name + ".second_moment", DType::kF32, {channels});
   input.row_count = count_at(file, "rows");
-  input.rows = values_at<mx::BFloat16>(file, name + ".rows", DType::kBF16,
-                                       {input.row_count, channels});
+  input.rows =
+      values_at<mx::BFloat16>(file, name + ".rows", DType::kBF16, {input.row_count, channels});
   input.fraction_below = fractions_at(fractions, name);
   return input;
 }
@@ -104,11 +107,16 @@ double paper_threshold(mx::Format format) {
 
 double value_of(Threshold threshold) {
   switch (threshold) {
-    case Threshold::kPaperE2M1: return paper_threshold(mx::Format::kE2M1);
-    case Threshold::kPaperE2M3: return paper_threshold(mx::Format::kE2M3);
-    case Threshold::kPaperE3M2: return paper_threshold(mx::Format::kE3M2);
-    case Threshold::kReleased4: return kReleasedThreshold4;
-    case Threshold::kReleased6: return kReleasedThreshold6;
+    case Threshold::kPaperE2M1:
+      return paper_threshold(mx::Format::kE2M1);
+    case Threshold::kPaperE2M3:
+      return paper_threshold(mx::Format::kE2M3);
+    case Threshold::kPaperE3M2:
+      return paper_threshold(mx::Format::kE3M2);
+    case Threshold::kReleased4:
+      return kReleasedThreshold4;
+    case Threshold::kReleased6:
+      return kReleasedThreshold6;
   }
   return 0;
 }
@@ -161,8 +169,8 @@ Statistics load_statistics(const std::filesystem::path& path, const ModelConfig&
   statistics.length = count_at(file, "length");
   statistics.text_hash = metadata_at(file, "text_hash");
   statistics.model_hash = model_hash;
-  statistics.token_ids = values_at<int32_t>(file, "token_ids", DType::kI32,
-                                            {statistics.samples * statistics.length});
+  statistics.token_ids =
+      values_at<int32_t>(file, "token_ids", DType::kI32, {statistics.samples * statistics.length});
   const Json parsed = parse_json(metadata_at(file, "fraction_below"), path.string());
   const JsonObject fractions(parsed, path.string(), "__metadata__.fraction_below");
   statistics.layers.resize(config.num_layers);

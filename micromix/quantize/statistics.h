@@ -13,8 +13,8 @@
 
 namespace micromix {
 
-// The thresholds of MicroMix (arXiv 2508.02343, section 3), as fractions of a sample's largest |x|: an
-// element at most this large loses no more to the format than to INT8.
+// The thresholds of MicroMix (arXiv 2508.02343, section 3), as fractions of a sample's largest |x|:
+// an element at most this large loses no more to the format than to INT8.
 //   T(n) = 2^b 2^(n-1) / q_max / 254, with b the exponent bias, n the bits and q_max the largest
 // value of the format: 0.0105 for E2M1, 0.0336 for E2M3, 0.0360 for E3M2.
 double paper_threshold(mx::Format format);
@@ -40,16 +40,14 @@ struct InputStatistics {
   int64_t row_count = 0;
 
   int64_t channels() const { return static_cast<int64_t>(mean_abs.size()); }
-  double below(Threshold threshold) const {
-    return fraction_below[static_cast<size_t>(threshold)];
-  }
+  double below(Threshold threshold) const { return fraction_below[static_cast<size_t>(threshold)]; }
 };
 
 struct Statistics {
   int64_t samples = 0;
-  int64_t length = 0;             // tokens a sample
-  std::string text_hash;          // of the calibration text's bytes
-  std::string model_hash;         // see model_hash()
+  int64_t length = 0;              // tokens a sample
+  std::string text_hash;           // of the calibration text's bytes
+  std::string model_hash;          // see model_hash()
   std::vector<int32_t> token_ids;  // [samples * length]
   std::vector<std::array<InputStatistics, kInputRoles.size()>> layers;
 

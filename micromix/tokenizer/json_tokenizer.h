@@ -34,7 +34,7 @@ class JsonTokenizer : public Tokenizer {
 
   std::string file_;
   std::unique_ptr<Bpe> model_;
-  Vocabulary vocabulary_;  // the model's and the added tokens
+  Vocabulary vocabulary_;    // the model's and the added tokens
   int64_t file_tokens_ = 0;  // of the vocabulary, without those the model class adds
   std::unique_ptr<Normalizer> normalizer_;
   std::unique_ptr<PreTokenizer> pre_tokenizer_;

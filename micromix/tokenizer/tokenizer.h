@@ -33,8 +33,8 @@ class Tokenizer {
   // are not UTF-8 become U+FFFD.
   virtual std::string decode(std::span<const TokenId> ids) const = 0;
 
-  // One more than the largest id in the tokenizer's files (tokens that only the model's class adds, see
-  // model_class.h, are not counted).
+  // One more than the largest id in the tokenizer's files (tokens that only the model's class adds,
+  // see model_class.h, are not counted).
   virtual int64_t vocabulary_size() const = 0;
 
   // The state of decoding token by token; decode() is this over all ids.

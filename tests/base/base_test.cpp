@@ -1,6 +1,6 @@
-#include <sys/resource.h>
-
 #include <csignal>
+
+#include <sys/resource.h>
 
 #include "micromix/base/file.h"
 #include "micromix/base/json.h"
@@ -17,13 +17,15 @@ TEST(Json, RefusesWhatItMust) {
               HasSubstr("f: b: found the key twice"));
   EXPECT_THAT(testing::error_of([] { parse_json(std::string(1000000, '['), "f"); }),
               HasSubstr("nesting deeper than 64"));
-  EXPECT_THAT(testing::error_of([] { parse_json("{\"a\": \"\xFF\"}", "f"); }), HasSubstr("f: JSON"));
+  EXPECT_THAT(testing::error_of([] { parse_json("{\"a\": \"\xFF\"}", "f"); }),
+              HasSubstr("f: JSON"));
   EXPECT_THAT(testing::error_of([] { parse_json("", "f"); }), HasSubstr("f: JSON"));
   EXPECT_EQ(parse_json("{\"a\": {\"x\": 1}, \"b\": {\"x\": 1}}", "f").size(), 2u);
 }
 
 TEST(JsonObject, NamesFileAndField) {
-  const Json json = parse_json(R"({"a": {"n": 5, "s": "x", "f": 1.5, "big": 1e40, "null": null}})", "f");
+  const Json json =
+      parse_json(R"({"a": {"n": 5, "s": "x", "f": 1.5, "big": 1e40, "null": null}})", "f");
   const JsonObject a = JsonObject(json, "f").object("a");
   EXPECT_EQ(a.integer("n", 0, 9), 5);
   EXPECT_EQ(a.string("s"), "x");
@@ -33,8 +35,10 @@ TEST(JsonObject, NamesFileAndField) {
   EXPECT_THAT(testing::error_of([&] { a.integer("n", 6, 9); }),
               HasSubstr("f: a.n: found 5, expected a whole number from 6 to 9"));
   EXPECT_THAT(testing::error_of([&] { a.integer("f", 0, 9); }), HasSubstr("f: a.f: found 1.5"));
-  EXPECT_THAT(testing::error_of([&] { a.integer("big", 0, 9); }), HasSubstr("f: a.big: found 1e+40"));
-  EXPECT_THAT(testing::error_of([&] { a.string("n"); }), HasSubstr("f: a.n: found 5, expected a string"));
+  EXPECT_THAT(testing::error_of([&] { a.integer("big", 0, 9); }),
+              HasSubstr("f: a.big: found 1e+40"));
+  EXPECT_THAT(testing::error_of([&] { a.string("n"); }),
+              HasSubstr("f: a.n: found 5, expected a string"));
   EXPECT_THAT(testing::error_of([&] { a.object("s"); }), HasSubstr("expected a JSON object"));
   EXPECT_THAT(testing::error_of([&] { a.at("none"); }), HasSubstr("f: a.none: found nothing"));
 }
@@ -51,7 +55,8 @@ TEST(File, WritesWholeOrNotAtAll) {
   limit.rlim_cur = 1000;
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
   ::setrlimit(RLIMIT_FSIZE, &limit);
-  const std::string error = testing::error_of([&] { write_file(folder / "a", std::string(5000, 'x')); });
+  const std::string error =
+      testing::error_of([&] { write_file(folder / "a", std::string(5000, 'x')); });
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, old_handler);
   EXPECT_THAT(error, HasSubstr("/a: cannot write: File too large"));
@@ -63,7 +68,8 @@ TEST(File, WhatCannotBeReadIsNamed) {
   const testing::TemporaryFolder folder;
   EXPECT_THAT(testing::error_of([&] { read_file(folder / "none"); }),
               HasSubstr("none: cannot read: No such file"));
-  EXPECT_THAT(testing::error_of([&] { read_file(folder.path()); }), HasSubstr("not a regular file"));
+  EXPECT_THAT(testing::error_of([&] { read_file(folder.path()); }),
+              HasSubstr("not a regular file"));
   write_file(folder / "empty", "");
   EXPECT_EQ(read_file(folder / "empty"), "");
 }

@@ -1,11 +1,11 @@
 // Runs the micromix command and looks at what it did.
 #pragma once
 
-#include <sys/wait.h>
-
 #include <filesystem>
 #include <string>
 #include <vector>
+
+#include <sys/wait.h>
 
 #include "micromix/base/file.h"
 #include "tests/testing.h"

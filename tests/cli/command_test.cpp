@@ -6,8 +6,8 @@
 namespace micromix {
 namespace {
 
-using testing::run_command;
 using ::testing::HasSubstr;
+using testing::run_command;
 
 const std::string kModel = MICROMIX_DEMO_MODEL;
 const std::string kText = MICROMIX_DEMO_DATA "/wikitext-2/test.txt";
@@ -33,8 +33,9 @@ TEST(Command, HelpAndVersionSucceedAndBadUsageIsTwo) {
 }
 
 TEST(Command, EvalPrintsOneJsonObject) {
-  const auto result = run_command("eval " + kModel + " --data " + kText +
-                                  " --window 256 --max-windows 2 --reference " + kModel + " --json");
+  const auto result =
+      run_command("eval " + kModel + " --data " + kText +
+                  " --window 256 --max-windows 2 --reference " + kModel + " --json");
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const Json json = Json::parse(result.out);
   EXPECT_EQ(json.at("windows"), 2);
@@ -107,9 +108,9 @@ TEST(Command, WholeWayThrough) {
 TEST(Command, ShortCalibrationTextWarns) {
   const testing::TemporaryFolder folder;
   testing::write_text(folder / "text", read_file(kText).substr(0, 4000));
-  const auto result = run_command("calibrate " + kModel + " --data " + (folder / "text").string() +
-                                  " -o " + (folder / "stats").string() +
-                                  " --samples 99 --length 256 --threads 2");
+  const auto result =
+      run_command("calibrate " + kModel + " --data " + (folder / "text").string() + " -o " +
+                  (folder / "stats").string() + " --samples 99 --length 256 --threads 2");
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.err, HasSubstr("of 99 samples of 256 tokens"));
 }

@@ -1,15 +1,14 @@
 // Untrusted input: each case ends with exit code 1, one line that names file and field, and nothing
 // written. (The cases of safetensors' own header are in tests/checkpoint.)
-#include "tests/cli/command.h"
-
 #include "micromix/checkpoint/safetensors.h"
+#include "tests/cli/command.h"
 
 namespace micromix {
 namespace {
 
+using ::testing::HasSubstr;
 using testing::ModelCopy;
 using testing::run_command;
-using ::testing::HasSubstr;
 
 const std::string kModel = MICROMIX_DEMO_MODEL;
 const std::string kText = MICROMIX_DEMO_DATA "/wikitext-2/test.txt";
@@ -17,9 +16,9 @@ const std::string kText = MICROMIX_DEMO_DATA "/wikitext-2/test.txt";
 // Runs quantize on the damaged model.
 void expect_refused(const ModelCopy& model, const std::vector<std::string>& parts,
                     const std::string& prefix = "") {
-  const auto result = run_command(
-      "quantize " + model.path().string() + " -o " + model.out().string() + " --method uniform:e2m1",
-      prefix);
+  const auto result = run_command("quantize " + model.path().string() + " -o " +
+                                      model.out().string() + " --method uniform:e2m1",
+                                  prefix);
   EXPECT_EQ(result.exit_code, 1) << result.err;
   EXPECT_EQ(testing::lines_of(result.err), 1) << result.err;
   for (const std::string& part : parts) EXPECT_THAT(result.err, HasSubstr(part));
@@ -80,7 +79,8 @@ TEST(Malformed, WrongDtype) {
 TEST(Malformed, MissingAndSuperfluousTensors) {
   const ModelCopy model;
   rewrite_tensors(model, [](auto& tensors) {
-    std::erase_if(tensors, [](const TensorData& t) { return t.name.ends_with("3.mlp.up_proj.weight"); });
+    std::erase_if(tensors,
+                  [](const TensorData& t) { return t.name.ends_with("3.mlp.up_proj.weight"); });
   });
   expect_refused(model, {"model.layers.3.mlp.up_proj.weight", "no such tensor"});
   rewrite_tensors(model, [](auto& tensors) {
@@ -93,9 +93,9 @@ TEST(Malformed, MissingAndSuperfluousTensors) {
 
 TEST(Malformed, ConfigContradictsTensors) {
   const std::vector<std::pair<std::string, Json>> cases = {
-      {"vocab_size", 4097},       {"hidden_size", 768},        {"intermediate_size", 512},
-      {"num_hidden_layers", 3},   {"num_hidden_layers", 5},    {"num_key_value_heads", 3},
-      {"head_dim", 32},           {"tie_word_embeddings", false}};
+      {"vocab_size", 4097},     {"hidden_size", 768},          {"intermediate_size", 512},
+      {"num_hidden_layers", 3}, {"num_hidden_layers", 5},      {"num_key_value_heads", 3},
+      {"head_dim", 32},         {"tie_word_embeddings", false}};
   for (const auto& [key, value] : cases) {
     const ModelCopy model;
     model.edit("config.json", [&, &k = key, &v = value](Json& json) { json[k] = v; });
@@ -117,19 +117,25 @@ TEST(Malformed, ConfigFields) {
       {"num_attention_heads", 0, "num_attention_heads: found 0"},
       {"num_key_value_heads", 4, "a divisor of num_attention_heads"},
       {"hidden_act", "gelu", "hidden_act: found 'gelu', expected silu"},
-      {"rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e4}}, "found 'yarn', expected default"},
-      {"rope_parameters", {{"rope_type", "linear"}, {"rope_theta", 1e4}}, "rope_parameters.factor: found nothing"},
+      {"rope_parameters",
+       {{"rope_type", "yarn"}, {"rope_theta", 1e4}},
+       "found 'yarn', expected default"},
+      {"rope_parameters",
+       {{"rope_type", "linear"}, {"rope_theta", 1e4}},
+       "rope_parameters.factor: found nothing"},
       {"rms_norm_eps", "tiny", "rms_norm_eps"},
       {"eos_token_id", 4096, "a token id below 4096"},
       {"quantization_config", {{"quant_method", "gptq"}}, "quant_method: found 'gptq'"},
-      {"layer_types", {"full_attention", "linear_attention", "full_attention", "full_attention"},
+      {"layer_types",
+       {"full_attention", "linear_attention", "full_attention", "full_attention"},
        "layer_types: found \"linear_attention\""},
       {"dtype", "int8", "dtype: found 'int8'"},
   };
   for (const Case& test : cases) {
     const ModelCopy model;
     model.edit("config.json", [&](Json& json) { json[test.key] = test.value; });
-    if (test.key == "eos_token_id") std::filesystem::remove(model.path() / "generation_config.json");
+    if (test.key == "eos_token_id")
+      std::filesystem::remove(model.path() / "generation_config.json");
     expect_refused(model, {"config.json", test.expected});
   }
 }
@@ -160,7 +166,8 @@ TEST(Malformed, Shards) {
     });
   };
   with_shard("../model-00001-of-00004.safetensors");
-  expect_refused(model, {index, "weight_map.model.norm.weight", "a file name in the model's folder"});
+  expect_refused(model,
+                 {index, "weight_map.model.norm.weight", "a file name in the model's folder"});
   with_shard("/etc/passwd");
   expect_refused(model, {index, "a file name in the model's folder"});
   with_shard("model-00009-of-00004.safetensors");
@@ -249,7 +256,8 @@ TEST(Malformed, QuantizedFolder) {
                         " --samples 1 --length 128")
                 .exit_code,
             0);
-  const auto damage = [&](const std::string& tensor, const auto& change, const std::string& expected) {
+  const auto damage = [&](const std::string& tensor, const auto& change,
+                          const std::string& expected) {
     const std::filesystem::path copy = folder / "copy";
     std::filesystem::remove_all(copy);
     std::filesystem::copy(quantized, copy);
@@ -273,20 +281,28 @@ TEST(Malformed, QuantizedFolder) {
     EXPECT_THAT(result.err, HasSubstr(expected));
   };
   const std::string q = "model.layers.0.self_attn.q_proj";
-  damage(q + ".input_perm", [](TensorData&, auto& bytes) { bytes[4] = bytes[0]; bytes[5] = bytes[1]; },
-         "every number from 0 to 383 once");
-  damage(q + ".input_perm",
-         [](TensorData&, auto& bytes) {
-           for (int i = 0; i < 4; ++i) std::swap(bytes[i], bytes[i + 4]);
-         },
-         "the same for all linears that share an input");
-  damage(q + ".weight_e2m1",
-         [](TensorData& tensor, auto& bytes) {
-           tensor.shape = {1, static_cast<int64_t>(bytes.size())};
-         },
-         q + ".weight_e2m1");
-  damage(q + ".weight_e2m1_scale", [&](TensorData& tensor, auto&) { tensor.name = q + ".scales"; },
-         q + ".scales: found a tensor that the index does not place here");
+  damage(
+      q + ".input_perm",
+      [](TensorData&, auto& bytes) {
+        bytes[4] = bytes[0];
+        bytes[5] = bytes[1];
+      },
+      "every number from 0 to 383 once");
+  damage(
+      q + ".input_perm",
+      [](TensorData&, auto& bytes) {
+        for (int i = 0; i < 4; ++i) std::swap(bytes[i], bytes[i + 4]);
+      },
+      "the same for all linears that share an input");
+  damage(
+      q + ".weight_e2m1",
+      [](TensorData& tensor, auto& bytes) {
+        tensor.shape = {1, static_cast<int64_t>(bytes.size())};
+      },
+      q + ".weight_e2m1");
+  damage(
+      q + ".weight_e2m1_scale", [&](TensorData& tensor, auto&) { tensor.name = q + ".scales"; },
+      q + ".scales: found a tensor that the index does not place here");
 
   const std::filesystem::path config = quantized / "config.json";
   Json json = read_json(config);

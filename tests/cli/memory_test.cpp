@@ -1,10 +1,10 @@
-// Memory stays layer by layer: a generated checkpoint of 0.8 GB is calibrated, quantized and exported
-// in a fraction of its size.
+// Memory stays layer by layer: a generated checkpoint of 0.8 GB is calibrated, quantized and
+// exported in a fraction of its size.
+#include <random>
+
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <random>
 
 #include "micromix/checkpoint/names.h"
 #include "micromix/checkpoint/safetensors.h"
@@ -37,16 +37,16 @@ void write_model(const std::filesystem::path& path) {
     write_safetensors(path / file, tensors);
     for (const TensorData& each : tensors) map[each.name] = file;
   };
-  write("outer.safetensors", {tensor(names::kEmbedding, {kVocab, kHidden}),
-                              tensor(names::kFinalNorm, {kHidden})});
+  write("outer.safetensors",
+        {tensor(names::kEmbedding, {kVocab, kHidden}), tensor(names::kFinalNorm, {kHidden})});
   for (int64_t i = 0; i < kLayers; ++i) {
     std::vector<TensorData> tensors;
     for (LinearRole role : kLinearRoles) {
       const bool wide_output = input_of(role) == InputRole::kMlp;
       const bool wide_input = role == LinearRole::kDown;
-      tensors.push_back(tensor(names::linear(i, role) + ".weight",
-                               {wide_output ? kIntermediate : kHidden,
-                                wide_input ? kIntermediate : kHidden}));
+      tensors.push_back(
+          tensor(names::linear(i, role) + ".weight",
+                 {wide_output ? kIntermediate : kHidden, wide_input ? kIntermediate : kHidden}));
     }
     tensors.push_back(tensor(names::layer(i) + ".input_layernorm.weight", {kHidden}));
     tensors.push_back(tensor(names::layer(i) + ".post_attention_layernorm.weight", {kHidden}));

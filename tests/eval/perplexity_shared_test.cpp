@@ -1,4 +1,5 @@
-// Perplexity of the trained BF16 models over all of WikiText-2 valid. (Some minutes: labelled slow.)
+// Perplexity of the trained BF16 models over all of WikiText-2 valid. (Some minutes: labelled
+// slow.)
 #include "micromix/eval/perplexity.h"
 #include "micromix/model/text.h"
 #include "tests/testing.h"
@@ -15,7 +16,8 @@ TEST(SlowPerplexity, EqualsTheGoldens) {
     const std::filesystem::path path = shared / "models" / row.at("model").get<std::string>();
     const Model model(path);
     const auto tokenizer = load_tokenizer(path, model.config());
-    const auto tokens = tokenize_file(*tokenizer, model.config(), shared / "data/wikitext-2/valid.txt");
+    const auto tokens =
+        tokenize_file(*tokenizer, model.config(), shared / "data/wikitext-2/valid.txt");
     const auto result = evaluate_perplexity(model, nullptr, tokens, {}, nullptr);
     EXPECT_EQ(result.windows, row.at("windows").get<int64_t>());
     const double golden = row.at("perplexity").get<double>();

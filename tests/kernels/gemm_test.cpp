@@ -48,7 +48,8 @@ TEST(Gemm, TilesOfAllInstructionSetsAgreeOnIntegers) {
   for (float& value : panel) value = static_cast<float>(static_cast<int>(random() % 21) - 10);
   std::vector<GemmTile> tiles = {gemm_tile_portable};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) tiles.push_back(gemm_tile_avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    tiles.push_back(gemm_tile_avx2);
   if (__builtin_cpu_supports("avx512f")) tiles.push_back(gemm_tile_avx512);
 #endif
   for (int64_t rows = 1; rows <= 6; ++rows) {
@@ -57,7 +58,8 @@ TEST(Gemm, TilesOfAllInstructionSetsAgreeOnIntegers) {
       tile(rows, 50, a.data(), 50, panel.data(), c.data(), 16, true);
       for (int64_t i = 0; i < 6 * 16; ++i) {
         float expected = 3.0f;
-        for (int64_t p = 0; p < 50 && i / 16 < rows; ++p) expected += a[i / 16 * 50 + p] * panel[p * 16 + i % 16];
+        for (int64_t p = 0; p < 50 && i / 16 < rows; ++p)
+          expected += a[i / 16 * 50 + p] * panel[p * 16 + i % 16];
         ASSERT_EQ(c[i], expected);
       }
     }

@@ -24,8 +24,9 @@ struct SegmentShape {
 };
 
 // Codes are any but NaN; scale bytes from SCALE_LOW to SCALE_HIGH.
-inline RandomWeight random_weight(Random& random, int64_t n, const std::vector<SegmentShape>& shapes,
-                                  int scale_low, int scale_high, bool bias) {
+inline RandomWeight random_weight(Random& random, int64_t n,
+                                  const std::vector<SegmentShape>& shapes, int scale_low,
+                                  int scale_high, bool bias) {
   RandomWeight result;
   result.weight.n = n;
   for (const SegmentShape& shape : shapes) {

@@ -1,5 +1,5 @@
-// The reference backend against the FP64 oracle: the derived bound, and equality where arithmetic is
-// exact.
+// The reference backend against the FP64 oracle: the derived bound, and equality where arithmetic
+// is exact.
 #include <cmath>
 #include <limits>
 
@@ -68,8 +68,8 @@ TEST(ReferenceBackend, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
                                             {mx::Format::kE2M3, mx::Format::kE4M3, 32},
                                             {mx::Format::kE3M2, std::nullopt, 64},
                                             {mx::Format::kE4M3, mx::Format::kE4M3, 320}};
-  for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
-           {1, 1}, {1, 65}, {6, 16}, {13, 70}, {257, 3}}) {
+  for (const auto& [m, n] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {1, 65}, {6, 16}, {13, 70}, {257, 3}}) {
     const auto weight = random_weight(random, n, shapes, 120, 134, n % 2 == 0);
     const auto plan = random_plan(random, shapes, mx::ScaleRule::kEven);
     expect_within_bound(weight.weight, plan, m, random_rows(random, m * plan.k));
@@ -88,7 +88,8 @@ TEST(ReferenceBackend, OneHotActivationsReturnTheWeight) {
           auto weight = random_weight(random, 5, shapes, scale_byte, scale_byte, false);
           const auto plan = random_plan(random, shapes, mx::ScaleRule::kFloor);
           std::vector<float> x(64 * 64);
-          for (int64_t j = 0; j < 64; ++j) x[j * 64 + plan.permutation[j]] = std::ldexp(1.0f, power);
+          for (int64_t j = 0; j < 64; ++j)
+            x[j * 64 + plan.permutation[j]] = std::ldexp(1.0f, power);
           const Backend& backend = reference_backend();
           std::vector<float> y(64 * 5);
           backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 64, x.data()),
@@ -97,8 +98,9 @@ TEST(ReferenceBackend, OneHotActivationsReturnTheWeight) {
           mx::unpack(format, weight.codes[0], codes);
           for (int64_t j = 0; j < 64; ++j) {
             for (int64_t row = 0; row < 5; ++row) {
-              const double exact = std::ldexp(static_cast<double>(mx::decode(format, codes[row * 64 + j])),
-                                              scale_byte - 127 + power);
+              const double exact =
+                  std::ldexp(static_cast<double>(mx::decode(format, codes[row * 64 + j])),
+                             scale_byte - 127 + power);
               ASSERT_EQ(mx::to_float(mx::to_bfloat16(exact)), y[j * 5 + row])
                   << mx::name(format) << " scale " << scale_byte << " 2^" << power;
             }
@@ -124,13 +126,15 @@ TEST(ReferenceBackend, SmallIntegersAreExact) {
   const QuantizedRows rows = quantize_rows(plan, 11, x.data());
   for (int64_t row = 0; row < 11; ++row) {
     for (int64_t column = 0; column < 33; ++column) {
-      ASSERT_EQ(mx::to_float(mx::to_bfloat16(oracle_output(weight.weight, rows, row, column).value)),
-                y[row * 33 + column]);
+      ASSERT_EQ(
+          mx::to_float(mx::to_bfloat16(oracle_output(weight.weight, rows, row, column).value)),
+          y[row * 33 + column]);
     }
   }
 }
 
-// Extreme scales of weight and activation together, far outside FP32: within the bound all the same.
+// Extreme scales of weight and activation together, far outside FP32: within the bound all the
+// same.
 TEST(ReferenceBackend, ExtremeScalesComeFromTheOracle) {
   Random random(5);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, 64}};
@@ -142,7 +146,8 @@ TEST(ReferenceBackend, ExtremeScalesComeFromTheOracle) {
       for (float& value : x) value *= size;
       const Backend& backend = reference_backend();
       std::vector<float> y(4 * 9);
-      backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 4, x.data()), y.data());
+      backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 4, x.data()),
+                       y.data());
       const QuantizedRows rows = quantize_rows(plan, 4, x.data());
       for (int64_t i = 0; i < 36; ++i) {
         const OracleValue exact = oracle_output(weight.weight, rows, i / 9, i % 9);
@@ -225,8 +230,8 @@ TEST(ReferenceBackend, FusedInputsAreTheirDefinition) {
       // Three FP32 roundings: the factor's, and two products'.
       EXPECT_LE(std::fabs(backend.rows(*normed)[i] - norm), std::fabs(norm) * 3.01 * 0x1p-24);
       const double silu = a[i] / (1 + std::exp(-static_cast<double>(a[i]))) * b[i];
-      // exp (an ulp), the sum, the quotient and the product. Below -88.7 exp(-gate) overflows and the
-      // result is zero, where silu is smaller than 2^-121.
+      // exp (an ulp), the sum, the quotient and the product. Below -88.7 exp(-gate) overflows and
+      // the result is zero, where silu is smaller than 2^-121.
       const double bound = std::fabs(silu) * 6 * 0x1p-24 + 0x1p-121 * std::fabs(b[i]) + 0x1p-149;
       EXPECT_LE(std::fabs(backend.rows(*gated)[i] - silu), bound);
     }

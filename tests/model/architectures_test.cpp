@@ -11,7 +11,8 @@ class Architectures : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(Architectures, LogitsEqualTransformers) {
-  EXPECT_LE(testing::largest_logit_difference(Model(model()), model() / "logits.safetensors"), 2e-3);
+  EXPECT_LE(testing::largest_logit_difference(Model(model()), model() / "logits.safetensors"),
+            2e-3);
 }
 
 TEST_P(Architectures, GreedyContinuationEqualsTransformers) {
@@ -55,7 +56,9 @@ TEST(SlidingWindow, LongerContextIsAnError) {
   copy_with_config(testing::data("models/mistral"), "config.window.json", folder / "model");
   const Model model(folder / "model");
   EXPECT_EQ(testing::greedy(model, {1, 2, 3}, 13).size(), 13u);
-  EXPECT_THAT(testing::error_of([&] { testing::greedy(model, {1, 2, 3}, 14); }),
+  EXPECT_THAT(testing::error_of([&] {
+                testing::greedy(model, {1, 2, 3}, 14);
+              }),
               ::testing::HasSubstr("sliding_window of 16"));
 }
 

@@ -22,7 +22,8 @@ TEST(Sampler, GreedyTakesTheFirstOfTheMostLikely) {
 
 TEST(Sampler, TopKKeepsTheMostLikely) {
   const auto seen = counts({.temperature = 1, .top_k = 3, .top_p = 1, .seed = 1});
-  EXPECT_THAT(seen, ::testing::ElementsAre(::testing::Key(1), ::testing::Key(2), ::testing::Key(3)));
+  EXPECT_THAT(seen,
+              ::testing::ElementsAre(::testing::Key(1), ::testing::Key(2), ::testing::Key(3)));
 }
 
 TEST(Sampler, TopPKeepsTheFewestThatReachIt) {

@@ -152,8 +152,8 @@ TEST(Pipeline, StoresWhatTheOracleQuantizes) {
   }
 }
 
-// With BF16 activations a quantized folder and its export compute the same but for the BF16 rounding
-// of inputs and outputs, also through a folded down_proj.
+// With BF16 activations a quantized folder and its export compute the same but for the BF16
+// rounding of inputs and outputs, also through a folded down_proj.
 TEST(Pipeline, ExportIsTheSameFunction) {
   const ModelWeights weights(MICROMIX_DEMO_MODEL);
   const testing::TemporaryFolder folder;
@@ -187,7 +187,8 @@ TEST(Pipeline, KeptLinearsStayAndFoldTheirRows) {
   // The export undoes the folding: gate and up are the original's bits.
   const ModelWeights exported(folder / "exported");
   for (LinearRole role : {LinearRole::kGate, LinearRole::kUp, LinearRole::kQ}) {
-    EXPECT_EQ(to_floats(*exported.layers[0][role].dense), to_floats(*weights.layers[0][role].dense));
+    EXPECT_EQ(to_floats(*exported.layers[0][role].dense),
+              to_floats(*weights.layers[0][role].dense));
   }
   EXPECT_LT(relative_difference(logits_of(folder / "exported"), logits_of(folder / "out")), 0.02);
 }

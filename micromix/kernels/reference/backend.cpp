@@ -1,11 +1,11 @@
 // The reference backend: quantize as the oracle does, dequantize, multiply in FP32.
 //
 // Rounding: operands dequantize exactly and every FP32 addition rounds once, so with
-// c = gemm_additions(k) + 1 (the bias) a result obeys error_bound(), as long as nothing overflows. (A
-// product that underflows is off by 2^-150 at most, and 2^16 of those by half the bound's 2^-133.)
-// Scale exponents of 45 at most keep every product below 2^108 and a sum of 2^16 of them below
-// 2^124; rows with a larger one, or with NaN, are found when they are made ready, and their outputs
-// come from the oracle.
+// c = gemm_additions(k) + 1 (the bias) a result obeys error_bound(), as long as nothing overflows.
+// (A product that underflows is off by 2^-150 at most, and 2^16 of those by half the bound's
+// 2^-133.) Scale exponents of 45 at most keep every product below 2^108 and a sum of 2^16 of them
+// below 2^124; rows with a larger one, or with NaN, are found when they are made ready, and their
+// outputs come from the oracle.
 #include <algorithm>
 #include <array>
 #include <cassert>
@@ -73,11 +73,11 @@ class MixedLinear final : public Linear, public RowSource {
  public:
   explicit MixedLinear(const MixedWeight& weight) : weight_(weight) {
     for (int64_t row = 0; row < weight_.n; ++row) {
-      const bool safe = std::all_of(
-          weight_.segments.begin(), weight_.segments.end(), [&](const WeightSegment& segment) {
-            const int64_t blocks = segment.channels / kBlock;
-            return is_safe(segment.scales.subspan(row * blocks, blocks));
-          });
+      const bool safe = std::all_of(weight_.segments.begin(), weight_.segments.end(),
+                                    [&](const WeightSegment& segment) {
+                                      const int64_t blocks = segment.channels / kBlock;
+                                      return is_safe(segment.scales.subspan(row * blocks, blocks));
+                                    });
       if (!safe) unsafe_rows_.push_back(row);
     }
   }
@@ -125,9 +125,9 @@ class MixedLinear final : public Linear, public RowSource {
 struct ReferenceInput final : Input {
   int64_t m = 0;
   int64_t k = 0;
-  std::vector<float> dense;         // [m, k], as the producer made it
-  QuantizedRows quantized;          // where the plan quantizes
-  std::vector<float> mixed;         // [m, k], permuted, dequantized
+  std::vector<float> dense;  // [m, k], as the producer made it
+  QuantizedRows quantized;   // where the plan quantizes
+  std::vector<float> mixed;  // [m, k], permuted, dequantized
   std::vector<int64_t> unsafe_rows;
 };
 
@@ -154,8 +154,7 @@ bool is_safe_row(const QuantizedRows& rows, int64_t row) {
   int64_t channel = 0;
   for (const InputPlan::Segment& segment : rows.plan.segments) {
     const int64_t at = row * k + channel;
-    const std::span scales(rows.scales.data() + at / kBlock,
-                           segment.channels / kBlock);
+    const std::span scales(rows.scales.data() + at / kBlock, segment.channels / kBlock);
     const std::span values(rows.values.data() + at, segment.channels);
     if (segment.format ? !is_safe(scales) : !is_safe(values)) return false;
     channel += segment.channels;
@@ -234,7 +233,8 @@ class ReferenceBackend final : public Backend {
       const float* in = x + row * k;
       double squares = 0;
       for (int64_t j = 0; j < k; ++j) squares += static_cast<double>(in[j]) * in[j];
-      const float factor = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(k) + eps));
+      const float factor =
+          static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(k) + eps));
       for (int64_t j = 0; j < k; ++j) normed[row * k + j] = in[j] * factor * gain[j];
     }
     return make_input(plan, m, std::move(normed));

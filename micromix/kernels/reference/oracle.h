@@ -19,7 +19,8 @@ struct QuantizedRows {
   std::vector<float> values;    // [m, k], BF16 values, permuted
 };
 
-// Rounds rows X [m, plan.k] once to BF16, gathers and quantizes them: the oracle of every quantizer.
+// Rounds rows X [m, plan.k] once to BF16, gathers and quantizes them: the oracle of every
+// quantizer.
 QuantizedRows quantize_rows(const InputPlan& plan, int64_t m, const float* x);
 
 // One output of the oracle: the value y*, not yet rounded, and S = sum |x w| + |bias|.
