@@ -62,8 +62,8 @@ std::vector<float> dequantize(const LinearWeights& linear) {
       const int64_t blocks = segment.channels / mx::kBlockSize;
       const int64_t bytes = mx::packed_bytes(segment.format, segment.channels);
       std::vector<uint8_t> codes(segment.channels);
-      mx::unpack(segment.format, segment.codes->as<uint8_t>().subspan(row * bytes, bytes), codes);
-      const auto scales = segment.scales->as<uint8_t>().subspan(row * blocks, blocks);
+      mx::unpack(segment.format, segment.codes->octets().subspan(row * bytes, bytes), codes);
+      const auto scales = segment.scales->octets().subspan(row * blocks, blocks);
       for (int64_t i = 0; i < segment.channels; ++i, ++channel) {
         const int64_t column = permutation.empty() ? channel : permutation[channel];
         out[row * linear.k + column] =

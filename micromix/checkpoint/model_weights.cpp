@@ -113,7 +113,7 @@ class Finder {
 
   std::vector<int32_t> permutation(const std::string& name, int64_t k) {
     const TensorView* tensor = exact(name, DType::kI32, {k});
-    const auto values = tensor->as<int32_t>();
+    std::vector<int32_t> values = tensor->values<int32_t>();
     std::vector<bool> seen(k);
     for (int64_t j = 0; j < k; ++j) {
       const int32_t value = values[j];
@@ -123,7 +123,7 @@ class Finder {
       }
       seen[value] = true;
     }
-    return {values.begin(), values.end()};
+    return values;
   }
 
   std::string config_file() const { return (store_.model() / "config.json").string(); }
@@ -240,15 +240,13 @@ std::vector<float> to_floats(const TensorView& tensor) {
   std::vector<float> out;
   switch (tensor.dtype) {
     case DType::kBF16:
-      for (mx::BFloat16 value : tensor.as<mx::BFloat16>()) out.push_back(mx::to_float(value));
+      for (mx::BFloat16 value : tensor.values<mx::BFloat16>()) out.push_back(mx::to_float(value));
       break;
     case DType::kF16:
-      for (uint16_t value : tensor.as<uint16_t>()) out.push_back(mx::half_to_float(value));
+      for (uint16_t value : tensor.values<uint16_t>()) out.push_back(mx::half_to_float(value));
       break;
-    default: {
-      const auto values = tensor.as<float>();
-      out.assign(values.begin(), values.end());
-    }
+    default:
+      out = tensor.values<float>();
   }
   return out;
 }

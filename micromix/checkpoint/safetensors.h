@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -35,10 +36,17 @@ struct TensorView {
 
   // Throws Error naming file and tensor unless it has exactly this dtype and shape.
   void expect(DType dtype, std::span<const int64_t> shape) const;
-  // The data as T; the dtype must have T's size. (Data may be unaligned in the file: then Error.)
+  // A copy of the elements as T, which must have the dtype's size. A copy because the format does
+  // not align data: whoever reads BYTES in place loads elements with memcpy.
   template <typename T>
-  std::span<const T> as() const {
-    return {reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)};
+  std::vector<T> values() const {
+    std::vector<T> out(bytes.size() / sizeof(T));
+    if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
+    return out;
+  }
+  // The data of a U8 tensor, in place.
+  std::span<const uint8_t> octets() const {
+    return {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
   }
   // "[2, 48]"
   std::string shape_text() const;
@@ -47,8 +55,7 @@ struct TensorView {
 };
 
 // A mapped safetensors file; every header field was checked: lengths, JSON, dtypes, shapes whose
-// product overflows, ranges outside the file, ranges that overlap or leave gaps, duplicate names,
-// data not aligned to its element size.
+// product overflows, ranges outside the file, ranges that overlap or leave gaps, duplicate names.
 class SafetensorsFile {
  public:
   // Throws Error naming PATH and the tensor.

@@ -19,7 +19,8 @@
 
 namespace micromix::kernels {
 
-// A weight [n, k] as stored, row-major; the bytes must outlive whatever was prepared from them.
+// A weight [n, k] as stored, row-major, at any address; the bytes must outlive whatever was
+// prepared from them.
 enum class DenseType : uint8_t { kBF16, kF16, kF32 };
 struct DenseWeight {
   int64_t n = 0;

@@ -40,8 +40,8 @@ std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
   mixed.k = weights.k;
   mixed.bias = optional_floats(weights.bias);
   for (const LinearWeights::Segment& segment : weights.segments) {
-    mixed.segments.push_back({segment.format, segment.channels, segment.codes->as<uint8_t>(),
-                              segment.scales->as<uint8_t>()});
+    mixed.segments.push_back(
+        {segment.format, segment.channels, segment.codes->octets(), segment.scales->octets()});
   }
   return backend.prepare(mixed);
 }

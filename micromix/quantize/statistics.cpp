@@ -53,7 +53,7 @@ std::vector<T> values_at(const SafetensorsFile& file, const std::string& name, D
                          std::vector<int64_t> shape) {
   const TensorView& tensor = file.at(name);
   tensor.expect(dtype, shape);
-  const auto values = tensor.as<T>();
+  std::vector<T> values = tensor.values<T>();
   if constexpr (std::is_same_v<T, float>) {
     for (float value : values) {
       if (!std::isfinite(value)) {
@@ -61,7 +61,7 @@ std::vector<T> values_at(const SafetensorsFile& file, const std::string& name, D
       }
     }
   }
-  return {values.begin(), values.end()};
+  return values;
 }
 
 std::array<double, kThresholds> fractions_at(const JsonObject& fractions, const std::string& name) {

@@ -42,10 +42,10 @@ TEST(Safetensors, RoundTrip) {
   EXPECT_EQ(file.metadata().at("format"), "pt");
   EXPECT_EQ(file.tensors().size(), 3u);
   EXPECT_EQ(file.at("weights").shape, (std::vector<int64_t>{2, 3}));
-  EXPECT_TRUE(std::ranges::equal(file.at("weights").as<float>(), floats));
-  EXPECT_TRUE(std::ranges::equal(file.at("codes").as<uint8_t>(), codes));
+  EXPECT_TRUE(std::ranges::equal(file.at("weights").values<float>(), floats));
+  EXPECT_TRUE(std::ranges::equal(file.at("codes").octets(), codes));
   file.at("weights").release();
-  EXPECT_EQ(file.at("weights").as<float>()[5], 6.0f);  // read again from the file
+  EXPECT_EQ(file.at("weights").values<float>()[5], 6.0f);  // read again from the file
   EXPECT_THAT(testing::error_of([&] { file.at("other"); }),
               HasSubstr("other: found no such tensor"));
   const std::vector<int64_t> shape = {3, 2};
@@ -92,9 +92,6 @@ TEST(Safetensors, MalformedHeaders) {
       {"{\"a\": {\"dtype\": \"U8\", \"shape\": [4], \"data_offsets\": [0, 4]}, "
        "\"b\": {\"dtype\": \"U8\", \"shape\": [4], \"data_offsets\": [2, 6]}}",
        6, "b.data_offsets: found data from byte 2, expected from byte 4"},
-      {"{\"a\": {\"dtype\": \"U8\", \"shape\": [1], \"data_offsets\": [0, 1]}, "
-       "\"b\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [1, 5]}}",
-       5, "b.data_offsets: found [1, 5], expected data aligned to 4 bytes"},
       {"{\"__metadata__\": {\"a\": 1}}", 0, "__metadata__.a: found 1, expected a string"},
       {"{\"__metadata__\": []}", 0, "__metadata__: found an array"},
   };

@@ -1,5 +1,6 @@
 // Tiny random checkpoints of every architecture and feature against transformers
 // (data/models/README.md says how they were made).
+#include "micromix/base/file.h"
 #include "tests/model/golden.h"
 
 namespace micromix {
@@ -31,6 +32,20 @@ INSTANTIATE_TEST_SUITE_P(Models, Architectures,
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
+
+// Not every writer of safetensors pads the header.
+TEST(Unaligned, TensorsAtOddAddressesAreRead) {
+  const testing::TemporaryFolder folder;
+  std::filesystem::copy(testing::data("models/qwen2"), folder / "model");
+  std::string file = read_file(folder / "model/model.safetensors");
+  ++file[0];  // the length of the header, little-endian; no carry: it was a multiple of 8
+  const size_t header_end = 8 + static_cast<uint8_t>(file[0]) + 256 * static_cast<uint8_t>(file[1]);
+  file.insert(header_end - 1, 1, ' ');
+  testing::write_text(folder / "model/model.safetensors", file);
+  EXPECT_LE(testing::largest_logit_difference(Model(folder / "model"),
+                                              testing::data("models/qwen2/logits.safetensors")),
+            2e-3);
+}
 
 // A copy of MODEL whose config.json is CONFIG.
 void copy_with_config(const std::filesystem::path& model, const std::string& config,

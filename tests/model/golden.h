@@ -14,20 +14,17 @@ namespace micromix::testing {
 
 inline std::vector<int32_t> row_of_ids(const TensorView& ids, int64_t row) {
   const int64_t length = ids.shape[1];
-  std::vector<int32_t> out;
-  for (int64_t i = 0; i < length; ++i) {
-    out.push_back(ids.dtype == DType::kI64
-                      ? static_cast<int32_t>(ids.as<int64_t>()[row * length + i])
-                      : ids.as<int32_t>()[row * length + i]);
-  }
-  return out;
+  const auto row_of = [&](const auto& all) {
+    return std::vector<int32_t>(all.begin() + row * length, all.begin() + (row + 1) * length);
+  };
+  return ids.dtype == DType::kI64 ? row_of(ids.values<int64_t>()) : row_of(ids.values<int32_t>());
 }
 
 // The largest |difference| of the model's logits from GOLDEN's `logits` for its `input_ids`.
 inline double largest_logit_difference(const Model& model, const std::filesystem::path& golden) {
   const SafetensorsFile file(golden);
   const TensorView& ids = file.at("input_ids");
-  const auto expected = file.at("logits").as<float>();
+  const auto expected = file.at("logits").values<float>();
   const int64_t length = ids.shape[1];
   const int64_t vocab = model.config().vocab_size;
   double largest = 0;

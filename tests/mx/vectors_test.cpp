@@ -13,7 +13,7 @@ TEST(Vectors, ElementsEqualMlDtypes) {
   const SafetensorsFile file(testing::data("mx/elements.safetensors"));
   for (Format format : kAllFormats) {
     const std::string prefix(name(format));
-    const auto decoded = file.at(prefix + ".decode").as<float>();
+    const auto decoded = file.at(prefix + ".decode").values<float>();
     ASSERT_EQ(decoded.size(), size_t{1} << traits(format).bits);
     for (size_t code = 0; code < decoded.size(); ++code) {
       const float value = decode(format, static_cast<uint8_t>(code));
@@ -23,8 +23,8 @@ TEST(Vectors, ElementsEqualMlDtypes) {
         EXPECT_EQ(std::bit_cast<uint32_t>(value), std::bit_cast<uint32_t>(decoded[code]));
       }
     }
-    const auto inputs = file.at(prefix + ".inputs").as<float>();
-    const auto codes = file.at(prefix + ".codes").as<uint8_t>();
+    const auto inputs = file.at(prefix + ".inputs").values<float>();
+    const auto codes = file.at(prefix + ".codes").octets();
     ASSERT_GT(inputs.size(), 100u);
     for (size_t i = 0; i < inputs.size(); ++i) {
       if (std::isnan(inputs[i]) && traits(format).has_nan) {
@@ -45,13 +45,13 @@ TEST(Vectors, BlocksEqualIndependentImplementations) {
         const std::string prefix = fmt::format("{}.{}.{}", source, name(format), name(rule));
         if (!file.tensors().contains(prefix + ".inputs")) continue;
         ++sets;
-        const auto inputs = file.at(prefix + ".inputs").as<float>();
-        const auto scales = file.at(prefix + ".scales").as<uint8_t>();
-        const auto expected = file.at(prefix + ".codes").as<uint8_t>();
+        const auto inputs = file.at(prefix + ".inputs").values<float>();
+        const auto scales = file.at(prefix + ".scales").octets();
+        const auto expected = file.at(prefix + ".codes").octets();
         for (size_t block = 0; block < scales.size(); ++block) {
           std::vector<uint8_t> codes(kBlockSize);
-          const uint8_t scale =
-              quantize_block(format, rule, inputs.subspan(block * kBlockSize, kBlockSize), codes);
+          const uint8_t scale = quantize_block(
+              format, rule, std::span(inputs).subspan(block * kBlockSize, kBlockSize), codes);
           ASSERT_EQ(scale, scales[block]) << prefix << " block " << block;
           for (int i = 0; i < kBlockSize; ++i) {
             ASSERT_EQ(codes[i], expected[block * kBlockSize + i])

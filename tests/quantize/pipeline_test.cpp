@@ -135,7 +135,7 @@ TEST(Pipeline, StoresWhatTheOracleQuantizes) {
       for (const LinearWeights::Segment& segment : linear.segments) {
         const int64_t bytes = mx::packed_bytes(segment.format, segment.channels);
         std::vector<uint8_t> codes(segment.channels);
-        mx::unpack(segment.format, segment.codes->as<uint8_t>().subspan(row * bytes, bytes), codes);
+        mx::unpack(segment.format, segment.codes->octets().subspan(row * bytes, bytes), codes);
         for (int64_t block = 0; block < segment.channels / 32; ++block, channel += 32) {
           std::vector<float> values;
           for (int64_t i = 0; i < 32; ++i) {
@@ -144,7 +144,7 @@ TEST(Pipeline, StoresWhatTheOracleQuantizes) {
           std::vector<uint8_t> expected(32);
           const uint8_t scale =
               mx::quantize_block(segment.format, mx::ScaleRule::kRceil, values, expected);
-          ASSERT_EQ(segment.scales->as<uint8_t>()[row * segment.channels / 32 + block], scale);
+          ASSERT_EQ(segment.scales->octets()[row * segment.channels / 32 + block], scale);
           for (int64_t i = 0; i < 32; ++i) ASSERT_EQ(codes[block * 32 + i], expected[i]);
         }
       }

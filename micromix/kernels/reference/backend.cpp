@@ -49,23 +49,27 @@ class DenseLinear final : public Linear, public RowSource {
   void decode(int64_t row, int64_t column, int64_t count, float* out) const override {
     const int64_t at = row * weight_.k + column;
     switch (weight_.type) {
-      case DenseType::kBF16: {
-        const auto* data = reinterpret_cast<const mx::BFloat16*>(weight_.data.data()) + at;
-        for (int64_t i = 0; i < count; ++i) out[i] = mx::to_float(data[i]);
+      case DenseType::kBF16:
+        for (int64_t i = 0; i < count; ++i) out[i] = mx::to_float(element<mx::BFloat16>(at + i));
         break;
-      }
-      case DenseType::kF16: {
-        const auto* data = reinterpret_cast<const uint16_t*>(weight_.data.data()) + at;
-        for (int64_t i = 0; i < count; ++i) out[i] = mx::half_to_float(data[i]);
+      case DenseType::kF16:
+        for (int64_t i = 0; i < count; ++i) out[i] = mx::half_to_float(element<uint16_t>(at + i));
         break;
-      }
       case DenseType::kF32:
-        std::memcpy(out, weight_.data.data() + at * sizeof(float), count * sizeof(float));
+        for (int64_t i = 0; i < count; ++i) out[i] = element<float>(at + i);
         break;
     }
   }
 
  private:
+  // Checkpoints need not align their data.
+  template <typename T>
+  T element(int64_t index) const {
+    T value;
+    std::memcpy(&value, weight_.data.data() + index * sizeof(T), sizeof(T));
+    return value;
+  }
+
   DenseWeight weight_;
 };
 
