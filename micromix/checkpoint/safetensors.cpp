@@ -217,7 +217,10 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
   const uint64_t length = text.size();
   writer.write(&length, sizeof length);
   writer.write(text.data(), text.size());
-  for (const TensorData& tensor : tensors) writer.write(tensor.bytes.data(), tensor.bytes.size());
+  for (const TensorData& tensor : tensors) {
+    writer.write(tensor.bytes.data(), tensor.bytes.size());
+    if (tensor.source != nullptr) tensor.source->release();
+  }
   writer.commit();
 }
 

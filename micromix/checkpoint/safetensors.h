@@ -84,6 +84,8 @@ struct TensorData {
   DType dtype;
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
+  // Where BYTES are those of a mapped tensor: its pages are released once they are written.
+  const TensorView* source = nullptr;
 };
 
 // Writes PATH durably (see FileWriter), tensors in the given order, data aligned to 64 bytes as far

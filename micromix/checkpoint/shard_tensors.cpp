@@ -9,7 +9,7 @@ namespace micromix {
 void ShardTensors::add_bfloat16(const TensorView* tensor, std::span<const int32_t> row_order) {
   if (tensor == nullptr) return;
   if (tensor->dtype == DType::kBF16 && row_order.empty()) {
-    tensors_.push_back({tensor->name, DType::kBF16, tensor->shape, tensor->bytes});
+    tensors_.push_back({tensor->name, DType::kBF16, tensor->shape, tensor->bytes, tensor});
     return;
   }
   const int64_t rows = tensor->shape[0];

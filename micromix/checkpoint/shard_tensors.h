@@ -20,7 +20,7 @@ class ShardTensors {
            const std::vector<T>& values) {
     const auto bytes = std::as_bytes(std::span(values));
     owned_.emplace_back(bytes.begin(), bytes.end());
-    tensors_.push_back({std::move(name), dtype, std::move(shape), owned_.back()});
+    tensors_.push_back({std::move(name), dtype, std::move(shape), owned_.back(), nullptr});
   }
 
   // A float tensor as BF16: as it lies in its file where it is BF16 and ROW_ORDER is empty; else
