@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "micromix/base/error.h"
+#include "micromix/model/distribution.h"
 
 namespace micromix {
 namespace {
@@ -18,25 +19,6 @@ struct Sums {
   int64_t same_top = 0;
 };
 
-// log of the sum of exponentials.
-double log_sum_exp(const float* logits, int64_t count) {
-  const float largest = *std::max_element(logits, logits + count);
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += std::exp(logits[i] - largest);
-  return std::log(sum) + largest;
-}
-
-// KL(softmax(reference) || softmax(logits)).
-double divergence(const float* reference, double reference_norm, const float* logits, double norm,
-                  int64_t count) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const double log_p = reference[i] - reference_norm;
-    sum += std::exp(static_cast<float>(log_p)) * (log_p - (logits[i] - norm));
-  }
-  return sum;
-}
-
 // Rows LOGITS and (or null) REFERENCE [m, vocab] that predict TARGETS.
 Sums score(int64_t m, int64_t vocab, const float* logits, const float* reference,
            const int32_t* targets) {
@@ -48,7 +30,7 @@ Sums score(int64_t m, int64_t vocab, const float* logits, const float* reference
     rows[row].negative_log_likelihood = norm - y[targets[row]];
     if (reference == nullptr) continue;
     const float* base = reference + row * vocab;
-    rows[row].kl = divergence(base, log_sum_exp(base, vocab), y, norm, vocab);
+    rows[row].kl = kl_divergence(base, log_sum_exp(base, vocab), y, norm, vocab);
     rows[row].same_top =
         std::max_element(base, base + vocab) - base == std::max_element(y, y + vocab) - y;
   }

@@ -84,6 +84,12 @@ DecoderLayer::DecoderLayer(const LayerWeights& weights, const ModelConfig& confi
   }
 }
 
+void DecoderLayer::replace(LinearRole role, kernels::InputPlan plan,
+                           std::unique_ptr<kernels::Linear> linear) {
+  plans_[static_cast<size_t>(input_of(role))] = std::move(plan);
+  linears_[static_cast<size_t>(role)] = std::move(linear);
+}
+
 void DecoderLayer::forward(int64_t m, float* hidden, KvLayer& cache,
                            const InputObserver& observer) const {
   attention(m, hidden, cache, observer);

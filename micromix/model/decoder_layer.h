@@ -33,6 +33,10 @@ class DecoderLayer {
   DecoderLayer(const LayerWeights& weights, const ModelConfig& config,
                const kernels::Backend& backend);
 
+  // Puts another weight, and the plan of the input it reads, in the place of ROLE's. The other
+  // readers of that input must be replaced by weights of the same plan.
+  void replace(LinearRole role, kernels::InputPlan plan, std::unique_ptr<kernels::Linear> linear);
+
   // HIDDEN [m, hidden_size] are the rows at positions cache.length()...; they are replaced by the
   // layer's output, and their keys and values appended to CACHE, which must have room.
   void forward(int64_t m, float* hidden, KvLayer& cache,

@@ -36,14 +36,11 @@ void expect_context(const ModelConfig& config, int64_t length) {
 }
 
 Model::Model(const std::filesystem::path& path, const kernels::Backend& backend)
-    : weights_(path), backend_(backend), final_norm_(to_floats(*weights_.final_norm)) {
+    : weights_(path), head_(weights_, backend) {
   layers_.reserve(weights_.layers.size());
   for (const LayerWeights& layer : weights_.layers) {
     layers_.emplace_back(layer, weights_.config, backend);
   }
-  const LinearWeights* const reader = &weights_.lm_head;
-  lm_head_plan_ = input_plan(weights_.config.quantization, {&reader, 1});
-  lm_head_ = prepare(backend, weights_.lm_head);
 }
 
 std::vector<float> Model::forward(std::span<const int32_t> ids, KvCache& cache) const {
@@ -53,14 +50,6 @@ std::vector<float> Model::forward(std::span<const int32_t> ids, KvCache& cache) 
     layers_[i].forward(m, hidden.data(), cache.layers[i]);
   }
   return hidden;
-}
-
-std::vector<float> Model::logits(int64_t m, const float* hidden) const {
-  const auto input = backend_.input_rmsnorm(lm_head_plan_, m, hidden, final_norm_,
-                                            static_cast<float>(config().rms_norm_eps));
-  std::vector<float> out(m * config().vocab_size);
-  backend_.multiply(*lm_head_, *input, out.data());
-  return out;
 }
 
 }  // namespace micromix

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -11,6 +10,7 @@
 #include "micromix/kernels/linear.h"
 #include "micromix/model/decoder_layer.h"
 #include "micromix/model/kv_cache.h"
+#include "micromix/model/output_head.h"
 
 namespace micromix {
 
@@ -37,15 +37,14 @@ class Model {
   std::vector<float> forward(std::span<const int32_t> ids, KvCache& cache) const;
 
   // Logits [m, vocab_size] of hidden states [m, hidden_size].
-  std::vector<float> logits(int64_t m, const float* hidden) const;
+  std::vector<float> logits(int64_t m, const float* hidden) const {
+    return head_.logits(m, hidden);
+  }
 
  private:
   ModelWeights weights_;
-  const kernels::Backend& backend_;
   std::vector<DecoderLayer> layers_;
-  std::vector<float> final_norm_;
-  kernels::InputPlan lm_head_plan_;
-  std::unique_ptr<kernels::Linear> lm_head_;
+  OutputHead head_;
 };
 
 }  // namespace micromix
