@@ -9,6 +9,7 @@
 #include "micromix/base/error.h"
 #include "micromix/checkpoint/output_folder.h"
 #include "micromix/quantize/pipeline.h"
+#include "micromix/quantize/sensitivity.h"
 
 namespace micromix::cli {
 namespace {
@@ -20,7 +21,10 @@ struct Options {
   std::string stats;
   std::string method = "paper";
   std::string fp6 = "e3m2";
-  std::string scale_rule = "rceil";
+  std::string scale_rule;
+  std::string weights = "rtn";
+  double bits = 0;
+  std::optional<double> max_kl;
   int64_t channel_group = 32;
   std::string activations = "same";
   std::vector<std::string> keep;
@@ -71,13 +75,18 @@ AllocationOptions parse_method(const Options& options) {
     allocation.method = AllocationMethod::kPaper;
   } else if (options.method == "released") {
     allocation.method = AllocationMethod::kReleased;
+  } else if (options.method == "budget") {
+    allocation.method = AllocationMethod::kBudget;
+    if (options.bits == 0 && !options.max_kl) throw CLI::RequiredError("--bits or --max-kl");
+    allocation.bits = options.bits;
+    allocation.max_kl = options.max_kl;
   } else if (options.method.starts_with(kUniformPrefix)) {
     allocation.method = AllocationMethod::kUniform;
     allocation.uniform = operand_format("--method", options.method.substr(kUniformPrefix.size()));
   } else {
     throw CLI::ValidationError(
-        "--method",
-        fmt::format("found '{}', expected paper, released or uniform:FORMAT", options.method));
+        "--method", fmt::format("found '{}', expected paper, released, budget or uniform:FORMAT",
+                                options.method));
   }
   return allocation;
 }
@@ -85,10 +94,15 @@ AllocationOptions parse_method(const Options& options) {
 QuantizeOptions parse(const Options& options) {
   QuantizeOptions result;
   result.allocation = parse_method(options);
-  result.scale_rule = *mx::parse_scale_rule(options.scale_rule);  // checked by the option
+  const bool budget = result.allocation.method == AllocationMethod::kBudget;
+  const std::string default_rule = budget ? "even" : "rceil";
+  result.scale_rule = *mx::parse_scale_rule(  // checked by the option
+      options.scale_rule.empty() ? default_rule : options.scale_rule);
+  if (options.weights == "gptq") result.weights = WeightRounding::kGptq;
   result.activation_formats = parse_activations(options.activations);
   result.keep = options.keep;
-  const bool needs_statistics = result.allocation.method != AllocationMethod::kUniform;
+  const bool needs_statistics = result.allocation.method != AllocationMethod::kUniform ||
+                                result.weights == WeightRounding::kGptq;
   if (needs_statistics && options.data.empty() && options.stats.empty()) {
     throw CLI::RequiredError("--data or --stats");
   }
@@ -104,6 +118,14 @@ void print_report(const std::string& out, const QuantizeReport& report) {
   }
   fmt::print("average bits           {:.4f} (whole file: {:.4f} bits a parameter)\n",
              report.after.average_bits, report.after.bits_per_parameter);
+  if (report.budget_exhausted) {
+    fmt::print("the budget is not spent: no channel group gains from more bits\n");
+  }
+  if (report.measured_kl) {
+    fmt::print(
+        "KL divergence          {:.4f} nats on calibration text, weights rounded to nearest\n",
+        *report.measured_kl);
+  }
   fmt::print("size                   {} -> {}\n", megabytes(report.before.bytes),
              megabytes(report.after.bytes));
   fmt::print("written to             {}\n", out);
@@ -118,6 +140,11 @@ void run(const Options& options) {
     statistics = load_statistics(options.stats, weights.config, hash);
   } else if (!options.data.empty()) {
     statistics = calibrate_on(weights, hash, options.data, options.calibration);
+  }
+  if (quantize.allocation.method == AllocationMethod::kBudget && !has_sensitivities(*statistics)) {
+    Progress progress("measuring KL weights", "layers");
+    measure_sensitivities(weights, *statistics, progress.function());
+    if (!options.stats.empty()) save_statistics(options.stats, *statistics);
   }
   const InterruptNotice notice(options.out);
   QuantizeReport report;
@@ -151,13 +178,31 @@ void add_quantize(CLI::App& app) {
   command
       ->add_option("--method", options->method,
                    "Which channels take which format: paper (MicroMix's thresholds), released "
-                   "(those of its authors' code), uniform:FORMAT")
+                   "(those of its authors' code), budget (least harm at --bits), uniform:FORMAT")
       ->option_text("METHOD [paper]");
+  CLI::Option* bits =
+      command
+          ->add_option("--bits", options->bits, "Average bits that budget may spend, 4.25 to 8.25")
+          ->option_text("B")
+          ->check(CLI::Range(4.25, 8.25));
+  command
+      ->add_option(
+          "--max-kl", options->max_kl,
+          "KL divergence from the BF16 model that budget may cause on the calibration text, "
+          "instead of --bits")
+      ->option_text("NATS")
+      ->check(CLI::PositiveNumber)
+      ->excludes(bits);
+  command
+      ->add_option("--weights", options->weights,
+                   "How weights are rounded: rtn (to nearest) or gptq (with error feedback)")
+      ->option_text("rtn|gptq [rtn]")
+      ->check(CLI::IsMember({"rtn", "gptq"}));
   command->add_option("--fp6", options->fp6, "The 6-bit format of paper and released")
       ->option_text("e3m2|e2m3 [e3m2]")
       ->check(CLI::IsMember({"e3m2", "e2m3"}));
   command->add_option("--scale-rule", options->scale_rule, "How block scales are chosen")
-      ->option_text("floor|rceil|even [rceil]")
+      ->option_text("floor|rceil|even [rceil, of budget: even]")
       ->check(CLI::IsMember({"floor", "rceil", "even"}));
   command
       ->add_option("--channel-group", options->channel_group,

@@ -12,15 +12,15 @@ int64_t& channels_in(Plan& plan, mx::Format format) {
   return plan.channels[static_cast<size_t>(format)];
 }
 
-std::vector<int32_t> ascending_order(const std::vector<float>& keys) {
-  std::vector<int32_t> order(keys.size());
+}  // namespace
+
+std::vector<int32_t> ascending_order(const InputStatistics& input) {
+  std::vector<int32_t> order(input.channels());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return keys[a] < keys[b]; });
+                   [&](int32_t a, int32_t b) { return input.mean_abs[a] < input.mean_abs[b]; });
   return order;
 }
-
-}  // namespace
 
 Plan uniform_plan(int64_t channels, mx::Format format) {
   Plan plan;
@@ -30,7 +30,7 @@ Plan uniform_plan(int64_t channels, mx::Format format) {
 
 Plan allocate(const InputStatistics& input, const AllocationOptions& options) {
   const int64_t total = input.channels();
-  assert(total % mx::kBlockSize == 0);
+  assert(total % mx::kBlockSize == 0 && options.method != AllocationMethod::kBudget);
   if (options.method == AllocationMethod::kUniform) return uniform_plan(total, options.uniform);
 
   const bool paper = options.method == AllocationMethod::kPaper;
@@ -47,7 +47,7 @@ Plan allocate(const InputStatistics& input, const AllocationOptions& options) {
   const int64_t fp8 = std::min(total, whole_groups(1.0 - input.below(six)));
   const int64_t fp6 = std::min(total - fp8, whole_groups(input.below(six) - input.below(four)));
   Plan plan;
-  plan.permutation = ascending_order(input.mean_abs);
+  plan.permutation = ascending_order(input);
   channels_in(plan, mx::Format::kE4M3) = fp8;
   channels_in(plan, options.fp6) = fp6;
   channels_in(plan, mx::Format::kE2M1) = total - fp6 - fp8;

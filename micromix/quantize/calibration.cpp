@@ -6,8 +6,8 @@
 
 #include "micromix/base/error.h"
 #include "micromix/checkpoint/names.h"
-#include "micromix/model/decoder_layer.h"
 #include "micromix/model/model.h"
+#include "micromix/quantize/calibration_pass.h"
 
 namespace micromix {
 namespace {
@@ -119,23 +119,17 @@ Statistics calibrate(const ModelWeights& weights, std::span<const int32_t> token
   const int64_t total = statistics.samples * options.length;
   statistics.token_ids.assign(tokens.begin(), tokens.begin() + total);
 
-  std::vector<float> hidden = embed(weights, statistics.token_ids);
-  KvLayer cache(config, options.length);
+  CalibrationPass pass(weights, statistics.token_ids, options.length);
   // The same number of each sample, so that they divide evenly.
   const int64_t rows =
       std::min(options.length, (kKeptRows + statistics.samples - 1) / statistics.samples);
   for (int64_t index = 0; index < config.num_layers; ++index) {
-    const DecoderLayer layer(weights.layers[index], config, kernels::reference_backend());
     std::array<Accumulator, kInputRoles.size()> accumulators;
-    for (int64_t sample = 0; sample < statistics.samples; ++sample) {
-      cache.clear();
-      layer.forward(options.length, hidden.data() + sample * options.length * config.hidden_size,
-                    cache, [&](InputRole role, int64_t m, std::span<const float> x) {
-                      accumulators[static_cast<size_t>(role)].add(x, m, rows);
-                    });
-      report(progress, index * statistics.samples + sample + 1,
-             config.num_layers * statistics.samples);
-    }
+    pass.advance(
+        [&](InputRole role, int64_t m, std::span<const float> x) {
+          accumulators[static_cast<size_t>(role)].add(x, m, rows);
+        },
+        progress);
     auto& results = statistics.layers.emplace_back();
     for (InputRole role : kInputRoles) {
       const Accumulator& sums = accumulators[static_cast<size_t>(role)];
@@ -146,7 +140,6 @@ Statistics calibrate(const ModelWeights& weights, std::span<const int32_t> token
       }
       results[static_cast<size_t>(role)] = sums.result();
     }
-    weights.layers[index].release();
   }
   return statistics;
 }

@@ -11,14 +11,6 @@
 namespace micromix {
 namespace {
 
-// Row ROW of the weight as FP32.
-std::vector<float> weight_row(const LinearWeights& linear, int64_t row) {
-  TensorView view = *linear.dense;
-  const int64_t bytes = linear.k * size_of(view.dtype);
-  view.bytes = view.bytes.subspan(row * bytes, bytes);
-  return to_floats(view);
-}
-
 void quantize_row(std::span<const float> values, mx::ScaleRule rule, int64_t row,
                   QuantizedLinear::Segment& segment) {
   const int64_t blocks = segment.channels / mx::kBlockSize;
@@ -34,6 +26,13 @@ void quantize_row(std::span<const float> values, mx::ScaleRule rule, int64_t row
 
 }  // namespace
 
+std::vector<float> weight_row(const LinearWeights& linear, int64_t row) {
+  TensorView view = *linear.dense;
+  const int64_t bytes = linear.k * size_of(view.dtype);
+  view.bytes = view.bytes.subspan(row * bytes, bytes);
+  return to_floats(view);
+}
+
 kernels::MixedWeight QuantizedLinear::view() const {
   kernels::MixedWeight weight;
   weight.n = n;
@@ -44,40 +43,53 @@ kernels::MixedWeight QuantizedLinear::view() const {
   return weight;
 }
 
-QuantizedLinear quantize_linear(const LinearWeights& linear, const Plan& plan,
-                                std::span<const int32_t> row_order, mx::ScaleRule rule) {
+std::vector<float> permuted_weight(const LinearWeights& linear, const Plan& plan,
+                                   std::span<const int32_t> row_order) {
   assert(!linear.quantized() && plan.size() == linear.k);
-  QuantizedLinear result;
-  result.n = linear.n;
-  result.k = linear.k;
-  for (size_t i = 0; i < plan.channels.size(); ++i) {
-    const mx::Format format = mx::kOperandFormats[i];
-    const int64_t channels = plan.channels[i];
-    if (channels == 0) continue;
-    result.segments.push_back({format, channels,
-                               std::vector<uint8_t>(linear.n * mx::packed_bytes(format, channels)),
-                               std::vector<uint8_t>(linear.n * channels / mx::kBlockSize)});
-  }
+  std::vector<float> values(linear.n * linear.k);
   std::atomic<bool> finite = true;
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < linear.n; ++row) {
     const std::vector<float> source = weight_row(linear, row_order.empty() ? row : row_order[row]);
-    std::vector<float> values(source);
-    for (int64_t j = 0; j < linear.k && !plan.permutation.empty(); ++j) {
-      values[j] = source[plan.permutation[j]];
-    }
-    for (float value : values) {
+    for (int64_t j = 0; j < linear.k; ++j) {
+      const float value = source[plan.permutation.empty() ? j : plan.permutation[j]];
       if (!std::isfinite(value)) finite = false;
-    }
-    int64_t channel = 0;
-    for (QuantizedLinear::Segment& segment : result.segments) {
-      quantize_row(std::span(values).subspan(channel, segment.channels), rule, row, segment);
-      channel += segment.channels;
+      values[row * linear.k + j] = value;
     }
   }
   if (!finite) {
     throw_invalid(linear.dense->file->path().string(), linear.dense->name, "NaN or Inf",
                   "finite weights");
+  }
+  return values;
+}
+
+QuantizedLinear empty_quantized_linear(int64_t n, const Plan& plan) {
+  QuantizedLinear result;
+  result.n = n;
+  result.k = plan.size();
+  for (size_t i = 0; i < plan.channels.size(); ++i) {
+    const mx::Format format = mx::kOperandFormats[i];
+    const int64_t channels = plan.channels[i];
+    if (channels == 0) continue;
+    result.segments.push_back({format, channels,
+                               std::vector<uint8_t>(n * mx::packed_bytes(format, channels)),
+                               std::vector<uint8_t>(n * channels / mx::kBlockSize)});
+  }
+  return result;
+}
+
+QuantizedLinear quantize_linear(const LinearWeights& linear, const Plan& plan,
+                                std::span<const int32_t> row_order, mx::ScaleRule rule) {
+  const std::vector<float> weight = permuted_weight(linear, plan, row_order);
+  QuantizedLinear result = empty_quantized_linear(linear.n, plan);
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < linear.n; ++row) {
+    std::span<const float> values = std::span(weight).subspan(row * linear.k, linear.k);
+    for (QuantizedLinear::Segment& segment : result.segments) {
+      quantize_row(values.first(segment.channels), rule, row, segment);
+      values = values.subspan(segment.channels);
+    }
   }
   return result;
 }

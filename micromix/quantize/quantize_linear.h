@@ -28,8 +28,19 @@ struct QuantizedLinear {
   kernels::MixedWeight view() const;
 };
 
-// Quantizes a dense weight along PLAN. Row i of the result is row ROW_ORDER[i] of the weight
-// (empty: as it is). Threaded over rows. Throws Error naming the tensor where it holds NaN or Inf.
+// Row ROW of a dense weight as FP32.
+std::vector<float> weight_row(const LinearWeights& linear, int64_t row);
+
+// A dense weight as FP32 [n, k], its channels in PLAN's order; row i is row ROW_ORDER[i] of the
+// weight (empty: as it is). Throws Error naming the tensor where it holds NaN or Inf.
+std::vector<float> permuted_weight(const LinearWeights& linear, const Plan& plan,
+                                   std::span<const int32_t> row_order);
+
+// A weight of all-zero codes and scales along PLAN.
+QuantizedLinear empty_quantized_linear(int64_t n, const Plan& plan);
+
+// Quantizes a dense weight along PLAN, rounding to nearest; ROW_ORDER and errors as for
+// permuted_weight. Threaded over rows.
 QuantizedLinear quantize_linear(const LinearWeights& linear, const Plan& plan,
                                 std::span<const int32_t> row_order, mx::ScaleRule rule);
 

@@ -125,6 +125,7 @@ void save_statistics(const std::filesystem::path& path, const Statistics& statis
   std::vector<TensorData> wide;  // 4-byte elements first, so that all stay aligned
   std::vector<TensorData> rows;
   Json fractions = Json::object();
+  Json fp4_kl = Json::object();
   wide.push_back(tensor_data("token_ids", DType::kI32,
                              {static_cast<int64_t>(statistics.token_ids.size())},
                              statistics.token_ids));
@@ -140,6 +141,7 @@ void save_statistics(const std::filesystem::path& path, const Statistics& statis
       rows.push_back(
           tensor_data(name + ".rows", DType::kBF16, {input.row_count, channels}, input.rows));
       fractions[name] = input.fraction_below;
+      if (input.fp4_kl) fp4_kl[name] = *input.fp4_kl;
     }
   }
   wide.insert(wide.end(), rows.begin(), rows.end());
@@ -150,7 +152,8 @@ void save_statistics(const std::filesystem::path& path, const Statistics& statis
                      {"rows", std::to_string(statistics.layers[0][0].row_count)},
                      {"text_hash", statistics.text_hash},
                      {"model_hash", statistics.model_hash},
-                     {"fraction_below", fractions.dump()}});
+                     {"fraction_below", fractions.dump()},
+                     {"fp4_kl", fp4_kl.dump()}});
 }
 
 Statistics load_statistics(const std::filesystem::path& path, const ModelConfig& config,
@@ -173,11 +176,18 @@ Statistics load_statistics(const std::filesystem::path& path, const ModelConfig&
       values_at<int32_t>(file, "token_ids", DType::kI32, {statistics.samples * statistics.length});
   const Json parsed = parse_json(metadata_at(file, "fraction_below"), path.string());
   const JsonObject fractions(parsed, path.string(), "__metadata__.fraction_below");
+  const Json parsed_kl = parse_json(metadata_at(file, "fp4_kl"), path.string());
+  const JsonObject fp4_kl(parsed_kl, path.string(), "__metadata__.fp4_kl");
   statistics.layers.resize(config.num_layers);
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     for (InputRole role : kInputRoles) {
-      statistics.layers[layer][static_cast<size_t>(role)] =
-          input_at(file, fractions, input_name(layer, role), input_size(config, role));
+      const std::string name = input_name(layer, role);
+      InputStatistics& input = statistics.layers[layer][static_cast<size_t>(role)];
+      input = input_at(file, fractions, name, input_size(config, role));
+      if (!parsed_kl.contains(name)) continue;
+      input.fp4_kl = fp4_kl.number(name);
+      if (*input.fp4_kl < 0)
+        fp4_kl.fail(name, describe(parsed_kl[name]), "a divergence of 0 or more");
     }
   }
   return statistics;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,9 @@ struct InputStatistics {
   // Share of elements at most the threshold times the largest |x| of their calibration sample, mean
   // over samples.
   std::array<double, kThresholds> fraction_below{};
+  // KL(BF16 || model), nats, when the readers of this input alone are FP4 (sensitivity.h); none
+  // until it was measured.
+  std::optional<double> fp4_kl;
   std::vector<mx::BFloat16> rows;  // [row_count, K], some rows spread evenly over the tokens
   int64_t row_count = 0;
 

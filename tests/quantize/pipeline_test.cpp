@@ -9,39 +9,17 @@
 #include "micromix/model/model.h"
 #include "micromix/mx/block.h"
 #include "micromix/mx/packing.h"
-#include "micromix/quantize/calibration.h"
-#include "tests/testing.h"
+#include "micromix/quantize/sensitivity.h"
+#include "tests/quantize/demo.h"
 
 namespace micromix {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<int32_t> some_tokens(int64_t count, int64_t vocab) {
-  std::vector<int32_t> ids;
-  uint32_t state = 1;
-  for (int64_t i = 0; i < count; ++i) {
-    state = state * 1664525u + 1013904223u;
-    ids.push_back(static_cast<int32_t>((state >> 8) % vocab));
-  }
-  return ids;
-}
-
-Statistics statistics_of(const ModelWeights& weights, int64_t samples = 2, int64_t length = 64) {
-  Statistics statistics =
-      calibrate(weights, some_tokens(samples * length, weights.config.vocab_size),
-                {.samples = samples, .length = length}, nullptr);
-  statistics.text_hash = "xxh3:0";
-  statistics.model_hash = "xxh3:1";
-  return statistics;
-}
-
-QuantizeOptions options_for(AllocationMethod method) {
-  QuantizeOptions options;
-  options.allocation.method = method;
-  options.activation_formats = same_activations();
-  return options;
-}
+using testing::options_for;
+using testing::some_tokens;
+using testing::statistics_of;
 
 QuantizeReport quantize(const ModelWeights& weights, const Statistics& statistics,
                         const QuantizeOptions& options, const fs::path& out,
@@ -68,12 +46,15 @@ double relative_difference(const std::vector<float>& a, const std::vector<float>
 
 TEST(Statistics, SurviveTheirFile) {
   const ModelWeights weights(MICROMIX_DEMO_MODEL);
-  const Statistics saved = statistics_of(weights);
+  Statistics saved = statistics_of(weights);
+  saved.layers[1][2].fp4_kl = 0.25;
   const testing::TemporaryFolder folder;
   save_statistics(folder / "stats", saved);
   const Statistics loaded = load_statistics(folder / "stats", weights.config, "xxh3:1");
   EXPECT_EQ(loaded.token_ids, saved.token_ids);
   EXPECT_EQ(loaded.text_hash, saved.text_hash);
+  EXPECT_EQ(loaded.layers[1][2].fp4_kl, 0.25);
+  EXPECT_FALSE(loaded.layers[1][1].fp4_kl.has_value());
   for (int64_t layer = 0; layer < weights.config.num_layers; ++layer) {
     for (InputRole role : kInputRoles) {
       EXPECT_EQ(loaded.at(layer, role).mean_abs, saved.at(layer, role).mean_abs);
@@ -221,6 +202,66 @@ TEST(Pipeline, EveryArchitectureQuantizesAndExports) {
     export_bfloat16(ModelWeights(folder / "out"), folder / "exported", {}, nullptr);
     EXPECT_LT(relative_difference(logits_of(folder / "exported"), logits_of(folder / "out")), 0.03)
         << name;
+  }
+}
+
+TEST(Pipeline, BudgetIsMetAndGptqLeavesLessError) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  Statistics statistics = statistics_of(weights, 4, 128);
+  measure_sensitivities(weights, statistics, nullptr);
+  const testing::TemporaryFolder folder;
+  QuantizeOptions options = options_for(AllocationMethod::kBudget);
+  options.scale_rule = mx::ScaleRule::kEven;
+  options.allocation.bits = 5.1;
+  const QuantizeReport nearest = quantize(weights, statistics, options, folder / "rtn");
+  options.weights = WeightRounding::kGptq;
+  const QuantizeReport gptq = quantize(weights, statistics, options, folder / "gptq");
+  EXPECT_LE(nearest.after.average_bits, 5.1);
+  EXPECT_GT(nearest.after.average_bits, 5.05);
+  EXPECT_EQ(gptq.after.average_bits, nearest.after.average_bits);
+  EXPECT_FALSE(gptq.budget_exhausted);
+  for (const auto& [role, error] : gptq.errors) EXPECT_LT(error, nearest.errors.at(role)) << role;
+  const auto original = logits_of(MICROMIX_DEMO_MODEL);
+  EXPECT_LT(relative_difference(logits_of(folder / "gptq"), original), 0.3);
+}
+
+TEST(Pipeline, MaxKlIsMetByTheMeasuredPlan) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  Statistics statistics = statistics_of(weights);
+  measure_sensitivities(weights, statistics, nullptr);
+  const testing::TemporaryFolder folder;
+  QuantizeOptions options = options_for(AllocationMethod::kBudget);
+  options.scale_rule = mx::ScaleRule::kEven;
+  double last_bits = 9;
+  for (double target : {0.05, 0.2}) {
+    options.allocation.max_kl = target;
+    const QuantizeReport report =
+        quantize(weights, statistics, options, folder / "out", {.force = true});
+    ASSERT_TRUE(report.measured_kl.has_value());
+    EXPECT_LE(*report.measured_kl, target);
+    EXPECT_GT(*report.measured_kl, 0.75 * target);
+    EXPECT_LT(report.after.average_bits, last_bits);
+    last_bits = report.after.average_bits;
+  }
+}
+
+TEST(Output, GptqResumesToTheSameBytes) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const Statistics statistics = statistics_of(weights);
+  const testing::TemporaryFolder folder;
+  QuantizeOptions options = options_for(AllocationMethod::kPaper);
+  options.weights = WeightRounding::kGptq;
+  quantize(weights, statistics, options, folder / "straight");
+  const auto interrupt = [](int64_t done, int64_t) {
+    if (done == 2) throw std::runtime_error("interrupted");
+  };
+  EXPECT_THROW(
+      quantize_model(weights, "xxh3:1", &statistics, options, folder / "out", {}, interrupt),
+      std::runtime_error);
+  quantize(weights, statistics, options, folder / "out", {.resume = true});
+  for (const auto& entry : fs::directory_iterator(folder / "straight")) {
+    EXPECT_EQ(read_file(entry.path()),
+              read_file(folder / "out" / entry.path().filename().string()));
   }
 }
 

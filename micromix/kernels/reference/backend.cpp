@@ -135,24 +135,6 @@ struct ReferenceInput final : Input {
   std::vector<int64_t> unsafe_rows;
 };
 
-void dequantize_row(const QuantizedRows& rows, int64_t row, float* out) {
-  int64_t channel = 0;
-  for (const InputPlan::Segment& segment : rows.plan.segments) {
-    const int64_t at = row * rows.plan.k + channel;
-    const int64_t end = channel + segment.channels;
-    if (!segment.format) {
-      std::copy_n(rows.values.data() + at, segment.channels, out + channel);
-      channel = end;
-      continue;
-    }
-    const std::array<float, 256>& table = mx::decode_table(*segment.format);
-    for (const uint8_t* code = rows.codes.data() + at; channel < end;) {
-      const float scale = mx::decode_scale(rows.scales[(row * rows.plan.k + channel) / kBlock]);
-      for (int64_t i = 0; i < kBlock; ++i) out[channel++] = table[*code++] * scale;
-    }
-  }
-}
-
 bool is_safe_row(const QuantizedRows& rows, int64_t row) {
   const int64_t k = rows.plan.k;
   int64_t channel = 0;

@@ -23,6 +23,10 @@ struct QuantizedRows {
 // quantizer.
 QuantizedRows quantize_rows(const InputPlan& plan, int64_t m, const float* x);
 
+// out[j] = the value of row ROW's channel j, [k]: element times scale, exact where that is a normal
+// FP32 number.
+void dequantize_row(const QuantizedRows& rows, int64_t row, float* out);
+
 // One output of the oracle: the value y*, not yet rounded, and S = sum |x w| + |bias|.
 struct OracleValue {
   double value;
