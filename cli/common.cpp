@@ -65,6 +65,15 @@ void add_calibration_options(CLI::App& command, CalibrationOptions& options) {
       ->check(CLI::Range(1, 1 << 20));
 }
 
+void add_evaluation_options(CLI::App& command, PerplexityOptions& options) {
+  command.add_option("--window", options.window, "Tokens a window")
+      ->option_text("N [1024]")
+      ->check(CLI::Range(2, 1 << 24));
+  command.add_option("--max-windows", options.max_windows, "Stop after N windows")
+      ->option_text("N")
+      ->check(CLI::Range(1, 1 << 30));
+}
+
 Statistics calibrate_on(const ModelWeights& weights, const std::string& hash,
                         const std::string& data, const CalibrationOptions& options) {
   const auto tokenizer = load_tokenizer(weights.store.model(), weights.config);

@@ -9,6 +9,7 @@
 
 #include "micromix/base/progress.h"
 #include "micromix/checkpoint/output_folder.h"
+#include "micromix/eval/perplexity.h"
 #include "micromix/quantize/calibration.h"
 
 namespace micromix::cli {
@@ -24,6 +25,9 @@ void add_output_options(CLI::App& command, OutputOptions& options);
 
 // --samples and --length.
 void add_calibration_options(CLI::App& command, CalibrationOptions& options);
+
+// --window and --max-windows.
+void add_evaluation_options(CLI::App& command, PerplexityOptions& options);
 
 // Statistics of MODEL over the text file DATA, with progress; warns on stderr where the text is
 // shorter than asked for.

@@ -74,12 +74,7 @@ void add_eval(CLI::App& app) {
       ->option_text("TEXT")
       ->required()
       ->check(CLI::ExistingFile);
-  command->add_option("--window", options->perplexity.window, "Tokens a window")
-      ->option_text("N [1024]")
-      ->check(CLI::Range(2, 1 << 24));
-  command->add_option("--max-windows", options->perplexity.max_windows, "Stop after N windows")
-      ->option_text("N")
-      ->check(CLI::Range(1, 1 << 30));
+  add_evaluation_options(*command, options->perplexity);
   command
       ->add_option("--reference", options->reference,
                    "Model to compare with: adds kl (reference || MODEL) and top1")

@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
   micromix::cli::add_tokenize(app);
   micromix::cli::add_inspect(app);
   micromix::cli::add_export(app);
+  micromix::cli::add_compare(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version

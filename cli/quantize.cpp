@@ -66,38 +66,33 @@ std::map<mx::Format, ActivationFormat> parse_activations(const std::string& text
   return formats;
 }
 
-AllocationOptions parse_method(const Options& options) {
-  AllocationOptions allocation;
-  allocation.fp6 = operand_format("--fp6", options.fp6);
-  allocation.channel_group = options.channel_group;
-  constexpr std::string_view kUniformPrefix = "uniform:";
-  if (options.method == "paper") {
-    allocation.method = AllocationMethod::kPaper;
-  } else if (options.method == "released") {
-    allocation.method = AllocationMethod::kReleased;
-  } else if (options.method == "budget") {
-    allocation.method = AllocationMethod::kBudget;
-    if (options.bits == 0 && !options.max_kl) throw CLI::RequiredError("--bits or --max-kl");
-    allocation.bits = options.bits;
-    allocation.max_kl = options.max_kl;
-  } else if (options.method.starts_with(kUniformPrefix)) {
-    allocation.method = AllocationMethod::kUniform;
-    allocation.uniform = operand_format("--method", options.method.substr(kUniformPrefix.size()));
-  } else {
+AllocationOptions allocation_options(const Options& options) {
+  const auto method = parse_method(options.method);
+  if (!method) {
     throw CLI::ValidationError(
         "--method", fmt::format("found '{}', expected paper, released, budget or uniform:FORMAT",
                                 options.method));
+  }
+  AllocationOptions allocation = *method;
+  allocation.fp6 = operand_format("--fp6", options.fp6);
+  allocation.channel_group = options.channel_group;
+  allocation.bits = options.bits;
+  allocation.max_kl = options.max_kl;
+  const bool has_target = options.bits != 0 || options.max_kl;
+  const bool budget = allocation.method == AllocationMethod::kBudget;
+  if (budget && !has_target) throw CLI::RequiredError("--bits or --max-kl");
+  if (!budget && has_target) {
+    throw CLI::ValidationError(options.max_kl ? "--max-kl" : "--bits", "needs --method budget");
   }
   return allocation;
 }
 
 QuantizeOptions parse(const Options& options) {
   QuantizeOptions result;
-  result.allocation = parse_method(options);
-  const bool budget = result.allocation.method == AllocationMethod::kBudget;
-  const std::string default_rule = budget ? "even" : "rceil";
-  result.scale_rule = *mx::parse_scale_rule(  // checked by the option
-      options.scale_rule.empty() ? default_rule : options.scale_rule);
+  result.allocation = allocation_options(options);
+  result.scale_rule = options.scale_rule.empty()
+                          ? default_scale_rule(result.allocation.method)
+                          : *mx::parse_scale_rule(options.scale_rule);  // checked by the option
   if (options.weights == "gptq") result.weights = WeightRounding::kGptq;
   result.activation_formats = parse_activations(options.activations);
   result.keep = options.keep;

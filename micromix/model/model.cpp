@@ -35,11 +35,12 @@ void expect_context(const ModelConfig& config, int64_t length) {
   }
 }
 
-Model::Model(const std::filesystem::path& path, const kernels::Backend& backend)
-    : weights_(path), head_(weights_, backend) {
+Model::Model(const std::filesystem::path& path, const kernels::Backend& layers,
+             const kernels::Backend& head)
+    : weights_(path), head_(weights_, head) {
   layers_.reserve(weights_.layers.size());
   for (const LayerWeights& layer : weights_.layers) {
-    layers_.emplace_back(layer, weights_.config, backend);
+    layers_.emplace_back(layer, weights_.config, layers);
   }
 }
 

@@ -25,7 +25,11 @@ class Model {
  public:
   // Throws Error (see ModelWeights).
   explicit Model(const std::filesystem::path& path,
-                 const kernels::Backend& backend = kernels::reference_backend());
+                 const kernels::Backend& backend = kernels::reference_backend())
+      : Model(path, backend, backend) {}
+  // Runs the final norm and lm_head on HEAD.
+  Model(const std::filesystem::path& path, const kernels::Backend& layers,
+        const kernels::Backend& head);
   Model(const Model&) = delete;  // layers refer to the config
   Model& operator=(const Model&) = delete;
 

@@ -22,6 +22,31 @@ std::vector<int32_t> ascending_order(const InputStatistics& input) {
   return order;
 }
 
+std::optional<AllocationOptions> parse_method(std::string_view text) {
+  constexpr std::string_view kUniformPrefix = "uniform:";
+  AllocationOptions options;
+  if (text == "paper") return options;
+  if (text.starts_with(kUniformPrefix)) {
+    const auto format = mx::parse_format(text.substr(kUniformPrefix.size()), mx::kOperandFormats);
+    if (!format) return std::nullopt;
+    options.method = AllocationMethod::kUniform;
+    options.uniform = *format;
+    return options;
+  }
+  if (text == "released") {
+    options.method = AllocationMethod::kReleased;
+  } else if (text == "budget") {
+    options.method = AllocationMethod::kBudget;
+  } else {
+    return std::nullopt;
+  }
+  return options;
+}
+
+mx::ScaleRule default_scale_rule(AllocationMethod method) {
+  return method == AllocationMethod::kBudget ? mx::ScaleRule::kEven : mx::ScaleRule::kRceil;
+}
+
 Plan uniform_plan(int64_t channels, mx::Format format) {
   Plan plan;
   channels_in(plan, format) = channels;

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "micromix/checkpoint/plan.h"
 #include "micromix/mx/format.h"
+#include "micromix/mx/scale.h"
 #include "micromix/quantize/statistics.h"
 
 namespace micromix {
@@ -34,6 +36,13 @@ struct AllocationOptions {
 // up to whole groups, become FP8 and FP6 channels and the rest FP4. The number of channels must be
 // a multiple of 32; where it is not one of the group, the FP4 part takes the shorter group.
 Plan allocate(const InputStatistics& input, const AllocationOptions& options);
+
+// "paper", "released", "budget" and "uniform:FORMAT", as the method of otherwise default options;
+// none where TEXT is something else.
+std::optional<AllocationOptions> parse_method(std::string_view text);
+
+// The method's usual rule: `even` for kBudget, else `rceil`.
+mx::ScaleRule default_scale_rule(AllocationMethod method);
 
 // Channels of an input in ascending order of mean |x|.
 std::vector<int32_t> ascending_order(const InputStatistics& input);

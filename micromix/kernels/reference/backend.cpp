@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "micromix/kernels/linear.h"
+#include "micromix/kernels/reference/dense.h"
 #include "micromix/kernels/reference/gemm.h"
 #include "micromix/kernels/reference/oracle.h"
 #include "micromix/mx/bfloat16.h"
@@ -47,29 +48,10 @@ class DenseLinear final : public Linear, public RowSource {
   std::span<const float> bias() const { return weight_.bias; }
 
   void decode(int64_t row, int64_t column, int64_t count, float* out) const override {
-    const int64_t at = row * weight_.k + column;
-    switch (weight_.type) {
-      case DenseType::kBF16:
-        for (int64_t i = 0; i < count; ++i) out[i] = mx::to_float(element<mx::BFloat16>(at + i));
-        break;
-      case DenseType::kF16:
-        for (int64_t i = 0; i < count; ++i) out[i] = mx::half_to_float(element<uint16_t>(at + i));
-        break;
-      case DenseType::kF32:
-        for (int64_t i = 0; i < count; ++i) out[i] = element<float>(at + i);
-        break;
-    }
+    decode_dense(weight_, row, column, count, out);
   }
 
  private:
-  // Checkpoints need not align their data.
-  template <typename T>
-  T element(int64_t index) const {
-    T value;
-    std::memcpy(&value, weight_.data.data() + index * sizeof(T), sizeof(T));
-    return value;
-  }
-
   DenseWeight weight_;
 };
 
