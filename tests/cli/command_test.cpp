@@ -29,7 +29,7 @@ TEST(Command, HelpAndVersionSucceedAndBadUsageIsTwo) {
   EXPECT_EQ(run_command("quantize " + kModel + " -o /tmp/never --method paper").exit_code, 2);
   const auto method = run_command("quantize " + kModel + " -o /tmp/never --method best");
   EXPECT_EQ(method.exit_code, 2);
-  EXPECT_THAT(method.err, HasSubstr("found 'best', expected paper, released or uniform:FORMAT"));
+  EXPECT_THAT(method.err, HasSubstr("found 'best', expected paper, released, budget or uniform:FORMAT"));
 }
 
 TEST(Command, EvalPrintsOneJsonObject) {
