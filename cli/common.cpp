@@ -50,10 +50,10 @@ void add_threads(CLI::App& command) {
 }
 
 void add_output_options(CLI::App& command, OutputOptions& options) {
-  CLI::Option* resume = command.add_flag(
-      "--resume", options.resume, "Continue an interrupted run with the same inputs and options");
-  command.add_flag("--force", options.force, "Replace OUT and what an interrupted run left")
-      ->excludes(resume);
+  command.add_flag("--resume", options.resume,
+                   "Continue an interrupted run with the same inputs and options");
+  command.add_flag("--force", options.force,
+                   "Replace OUT and, without --resume, what an interrupted run left");
 }
 
 void add_calibration_options(CLI::App& command, CalibrationOptions& options) {
@@ -91,8 +91,9 @@ Statistics calibrate_on(const ModelWeights& weights, const std::string& hash,
 }
 
 InterruptNotice::InterruptNotice(const std::string& out) {
-  const std::string message =
-      fmt::format("\ninterrupted: {}.partial is kept; --resume continues it\n", out);
+  const std::string message = fmt::format(
+      "\ninterrupted: {0}.partial is kept; --resume (with --force where {0} exists) continues it\n",
+      out);
   std::strncpy(interrupt_message, message.c_str(), sizeof interrupt_message - 1);
   ::signal(SIGINT, on_interrupt);
 }

@@ -14,7 +14,7 @@ namespace micromix {
 
 // What to do where OUT or OUT.partial is there already.
 struct OutputOptions {
-  bool force = false;   // replace both
+  bool force = false;   // replace OUT and, without resume, OUT.partial
   bool resume = false;  // continue OUT.partial
 };
 

@@ -298,8 +298,20 @@ TEST(Output, IsRefusedResumedAndReplaced) {
 
   EXPECT_THAT(testing::error_of([&] { quantize(weights, statistics, options, out); }),
               ::testing::HasSubstr("exists and is not empty"));
-  quantize(weights, statistics, other, out, {.force = true});
+  // An interrupted replacement leaves OUT as it was, and goes on with both flags.
+  EXPECT_THROW(
+      quantize_model(weights, "xxh3:1", &statistics, other, out, {.force = true}, interrupt),
+      std::runtime_error);
+  const auto rewritten = fs::last_write_time(folder.path() / "out.partial" / kept);
+  EXPECT_EQ(ModelWeights(out).config.quantization->scale_rule, mx::ScaleRule::kRceil);
+  EXPECT_THAT(
+      testing::error_of([&] { quantize(weights, statistics, other, out, {.resume = true}); }),
+      ::testing::HasSubstr("--force replaces it"));
+  quantize(weights, statistics, other, out, {.force = true, .resume = true});
   EXPECT_EQ(ModelWeights(out).config.quantization->scale_rule, mx::ScaleRule::kFloor);
+  EXPECT_EQ(fs::last_write_time(out / kept), rewritten);
+  quantize(weights, statistics, options, out, {.force = true});
+  EXPECT_EQ(ModelWeights(out).config.quantization->scale_rule, mx::ScaleRule::kRceil);
   EXPECT_FALSE(fs::exists(folder / "out.partial"));
 }
 
