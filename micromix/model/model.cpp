@@ -1,5 +1,6 @@
 #include "micromix/model/model.h"
 
+#include <algorithm>
 #include <cassert>
 
 #include "micromix/base/error.h"
@@ -20,6 +21,11 @@ std::vector<float> embed(const ModelWeights& weights, std::span<const int32_t> i
     out.insert(out.end(), values.begin(), values.end());
   }
   return out;
+}
+
+int64_t max_context(const ModelConfig& config) {
+  const int64_t positions = config.max_position_embeddings;
+  return std::min(positions, config.sliding_window.value_or(positions));
 }
 
 void expect_context(const ModelConfig& config, int64_t length) {

@@ -17,8 +17,11 @@ namespace micromix {
 // Rows EMBEDDING[ids] as FP32, [ids.size(), hidden_size].
 std::vector<float> embed(const ModelWeights& weights, std::span<const int32_t> ids);
 
-// Throws Error where a context of LENGTH positions is longer than the model's rope, or than its
-// sliding window (whose attention is not implemented, so it would be wrong rather than short).
+// The longest context in positions: the model's rope's, or its sliding window's (whose attention is
+// not implemented, so that a longer one would be wrong rather than short).
+int64_t max_context(const ModelConfig& config);
+
+// Throws Error where a context of LENGTH positions is longer than that.
 void expect_context(const ModelConfig& config, int64_t length);
 
 class Model {

@@ -6,6 +6,7 @@
 #include "micromix/base/error.h"
 #include "micromix/base/json.h"
 #include "micromix/checkpoint/names.h"
+#include "micromix/model/model.h"
 
 namespace micromix {
 namespace {
@@ -170,10 +171,20 @@ Statistics load_statistics(const std::filesystem::path& path, const ModelConfig&
   Statistics statistics;
   statistics.samples = count_at(file, "samples");
   statistics.length = count_at(file, "length");
+  if (statistics.length > max_context(config)) {
+    throw_invalid(path.string(), "__metadata__.length", fmt::format("{}", statistics.length),
+                  fmt::format("at most the model's context, {}", max_context(config)));
+  }
   statistics.text_hash = metadata_at(file, "text_hash");
   statistics.model_hash = model_hash;
   statistics.token_ids =
       values_at<int32_t>(file, "token_ids", DType::kI32, {statistics.samples * statistics.length});
+  for (int32_t id : statistics.token_ids) {
+    if (id < 0 || id >= config.vocab_size) {
+      throw_invalid(path.string(), "token_ids", fmt::format("{}", id),
+                    fmt::format("ids from 0 to {}", config.vocab_size - 1));
+    }
+  }
   const Json parsed = parse_json(metadata_at(file, "fraction_below"), path.string());
   const JsonObject fractions(parsed, path.string(), "__metadata__.fraction_below");
   const Json parsed_kl = parse_json(metadata_at(file, "fp4_kl"), path.string());

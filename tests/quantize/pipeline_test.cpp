@@ -96,6 +96,29 @@ TEST(Calibration, MomentsAreThoseOfTheInputs) {
   }
 }
 
+// STATS is untrusted: what calibration cannot have written is refused by name.
+TEST(Statistics, ThatCannotBeAreRefused) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const Statistics good = statistics_of(weights, 1, 32);
+  const testing::TemporaryFolder folder;
+  const auto expect_refused = [&](const auto& damage, const std::string& expected) {
+    Statistics bad = good;
+    damage(bad);
+    save_statistics(folder / "stats", bad);
+    const auto load = [&] { load_statistics(folder / "stats", weights.config, "xxh3:1"); };
+    EXPECT_THAT(testing::error_of(load), ::testing::HasSubstr(expected));
+  };
+  expect_refused([](Statistics& s) { s.token_ids[3] = 4096; },
+                 "stats: token_ids: found 4096, expected ids from 0 to 4095");
+  expect_refused([](Statistics& s) { s.token_ids[3] = -1; }, "token_ids: found -1");
+  expect_refused(
+      [](Statistics& s) {
+        s.length = 4096;
+        s.token_ids.resize(4096);
+      },
+      "__metadata__.length: found 4096, expected at most the model's context, 2048");
+}
+
 // Every stored code and scale is the oracle's, at the place that docs/format.md gives it.
 TEST(Pipeline, StoresWhatTheOracleQuantizes) {
   const ModelWeights weights(MICROMIX_DEMO_MODEL);
