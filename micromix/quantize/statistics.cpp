@@ -77,6 +77,14 @@ std::array<double, kThresholds> fractions_at(const JsonObject& fractions, const 
     }
     result[i] = values[i].get<double>();
   }
+  const auto falls = [&](Threshold small, Threshold large) {
+    return result[static_cast<size_t>(small)] > result[static_cast<size_t>(large)];
+  };
+  if (falls(Threshold::kPaperE2M1, Threshold::kPaperE2M3) ||
+      falls(Threshold::kPaperE2M3, Threshold::kPaperE3M2) ||
+      falls(Threshold::kReleased4, Threshold::kReleased6)) {
+    fractions.fail(name, values.dump(), "fractions that grow with their thresholds");
+  }
   return result;
 }
 

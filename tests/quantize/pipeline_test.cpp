@@ -117,6 +117,15 @@ TEST(Statistics, ThatCannotBeAreRefused) {
         s.token_ids.resize(4096);
       },
       "__metadata__.length: found 4096, expected at most the model's context, 2048");
+  for (Threshold lower : {Threshold::kPaperE2M1, Threshold::kPaperE2M3, Threshold::kReleased4}) {
+    expect_refused(
+        [&](Statistics& s) {
+          auto& fractions = s.layers[1][2].fraction_below;
+          fractions = {0.5, 0.5, 0.5, 0.5, 0.5};
+          fractions[static_cast<size_t>(lower)] = 0.75;
+        },
+        "fraction_below.model.layers.1.gate_up: found [");
+  }
 }
 
 // Every stored code and scale is the oracle's, at the place that docs/format.md gives it.
