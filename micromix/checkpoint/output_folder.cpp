@@ -28,18 +28,29 @@ bool is_empty_or_absent(const fs::path& path) {
   return !fs::exists(path) || (fs::is_directory(path) && fs::is_empty(path));
 }
 
+// Names the innermost field where a run's identity is not the one RECORDED. FIELD is its dotted
+// path.
+void expect_same(const fs::path& partial, const std::string& field, const Json& identity,
+                 const Json& recorded) {
+  if (identity == recorded) return;
+  if (identity.is_object() && recorded.is_object()) {
+    Json keys = identity;
+    keys.update(recorded);
+    for (const auto& [key, value] : keys.items()) {
+      expect_same(partial, field.empty() ? key : field + "." + key, identity.value(key, Json()),
+                  recorded.value(key, Json()));
+    }
+    return;
+  }
+  const auto shown = [](const Json& json) { return json.is_null() ? "nothing" : json.dump(); };
+  throw_invalid(partial.string(), field, shown(identity),
+                shown(recorded) + ", as in the interrupted run (--force alone starts again)");
+}
+
 void expect_same_identity(const fs::path& partial, const Json& identity) {
   const Json recorded = read_json(partial / kIdentityFile);
-  if (!recorded.is_object()) {
-    throw_invalid((partial / kIdentityFile).string(), "root", describe(recorded), "an object");
-  }
-  for (const auto& [key, value] : identity.items()) {
-    if (!recorded.contains(key) || recorded[key] != value) {
-      throw_invalid(partial.string(), key,
-                    recorded.contains(key) ? recorded[key].dump() : "nothing",
-                    value.dump() + " as in the interrupted run (or --force to start again)");
-    }
-  }
+  JsonObject(recorded, (partial / kIdentityFile).string());  // throws where it is none
+  expect_same(partial, "", identity, recorded);
 }
 
 }  // namespace

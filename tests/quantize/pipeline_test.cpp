@@ -317,7 +317,7 @@ TEST(Output, IsRefusedResumedAndReplaced) {
   other.scale_rule = mx::ScaleRule::kFloor;
   EXPECT_THAT(
       testing::error_of([&] { quantize(weights, statistics, other, out, {.resume = true}); }),
-      ::testing::HasSubstr("options"));
+      ::testing::HasSubstr("options.scale_rule: found \"floor\", expected \"rceil\", as in"));
 
   const std::string kept = "model-00002-of-00005.safetensors";
   const auto written = fs::last_write_time(folder.path() / "out.partial" / kept);
