@@ -126,6 +126,12 @@ class LayerQuantizer {
   const ModelPlan& plan_;
 };
 
+Json calibration_json(const Statistics& statistics) {
+  return {{"text_hash", statistics.text_hash},
+          {"samples", statistics.samples},
+          {"length", statistics.length}};
+}
+
 // config.json of the result.
 Json quantized_config(const ModelWeights& weights, const QuantizeOptions& options,
                       const ModelPlan& plan, const Statistics* statistics) {
@@ -140,11 +146,7 @@ Json quantized_config(const ModelWeights& weights, const QuantizeOptions& option
   quantization.provenance = {{"method", method_name(options.allocation)},
                              {"weights", name(options.weights)},
                              {"options", options.to_json()}};
-  if (statistics != nullptr) {
-    quantization.provenance["calibration"] = {{"text_hash", statistics->text_hash},
-                                              {"samples", statistics->samples},
-                                              {"length", statistics->length}};
-  }
+  if (statistics != nullptr) quantization.provenance["calibration"] = calibration_json(*statistics);
   Json json = weights.config.json;
   for (const char* key : {"torch_dtype", "dtype"}) {
     if (json.contains(key)) json[key] = "bfloat16";
@@ -191,12 +193,16 @@ QuantizeReport quantize_model(const ModelWeights& weights, const std::string& mo
   const ModelPlan plan = plan_model(weights, statistics, options, nullptr);
   expect_free_space(out, predicted_bytes(plan, weights));
 
-  const Json identity = {
-      {"command", "quantize"},
-      {"options", options.to_json()},
-      {"model_hash", model_hash},
-      {"calibration_hash", statistics != nullptr ? statistics->text_hash : ""},
-      {"calibration_tokens", statistics != nullptr ? statistics->token_ids.size() : size_t{0}}};
+  // The plan stands for what the statistics say of the model.
+  Json identity = {{"command", "quantize"},
+                   {"options", options.to_json()},
+                   {"model_hash", model_hash},
+                   {"plan_hash", plan_hash(plan)}};
+  if (statistics != nullptr) {
+    identity["calibration"] = calibration_json(*statistics);
+    identity["calibration"]["token_hash"] =
+        content_hash(std::as_bytes(std::span(statistics->token_ids)));
+  }
   OutputFolder folder(out, identity, config.num_layers + 1, output);
   if (!folder.has_shard(0)) folder.write_shard(0, outer_tensors(weights).sorted());
   const LayerQuantizer quantizer(weights, statistics, options, plan);

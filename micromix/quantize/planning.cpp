@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "micromix/base/error.h"
+#include "micromix/base/file.h"
 #include "micromix/quantize/budget.h"
 #include "micromix/quantize/sensitivity.h"
 
@@ -184,6 +185,17 @@ double average_bits(const ModelPlan& plan, const ModelWeights& weights) {
     }
   }
   return elements > 0 ? bits / elements : 0;
+}
+
+std::string plan_hash(const ModelPlan& plan) {
+  std::vector<int64_t> all;
+  for (const LayerPlan& layer : plan.layers) {
+    for (const Plan& input : layer.plans) {
+      all.insert(all.end(), input.channels.begin(), input.channels.end());
+      all.insert(all.end(), input.permutation.begin(), input.permutation.end());
+    }
+  }
+  return content_hash(std::as_bytes(std::span(all)));
 }
 
 int64_t predicted_bytes(const ModelPlan& plan, const ModelWeights& weights) {

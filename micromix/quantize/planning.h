@@ -50,6 +50,9 @@ ModelPlan plan_model(const ModelWeights& weights, const Statistics* statistics,
 // Mean bits of the quantized linears' weights, block scales included; 0 where there is none.
 double average_bits(const ModelPlan& plan, const ModelWeights& weights);
 
+// One hash of all plans.
+std::string plan_hash(const ModelPlan& plan);
+
 // Bytes that the quantized model will take, without headers.
 int64_t predicted_bytes(const ModelPlan& plan, const ModelWeights& weights);
 

@@ -318,6 +318,19 @@ TEST(Output, IsRefusedResumedAndReplaced) {
   EXPECT_THAT(
       testing::error_of([&] { quantize(weights, statistics, other, out, {.resume = true}); }),
       ::testing::HasSubstr("options.scale_rule: found \"floor\", expected \"rceil\", as in"));
+  // The same text in other samples, other tokens, or statistics that plan otherwise.
+  Statistics differing = statistics_of(weights, 1, 128);
+  const auto resume_differing = [&] {
+    quantize(weights, differing, options, out, {.resume = true});
+  };
+  EXPECT_THAT(testing::error_of(resume_differing),
+              ::testing::HasSubstr("calibration.length: found 128, expected 64, as in"));
+  differing = statistics;
+  std::swap(differing.token_ids[0], differing.token_ids[1]);
+  EXPECT_THAT(testing::error_of(resume_differing), ::testing::HasSubstr("calibration.token_hash"));
+  differing = statistics;
+  std::swap(differing.layers[0][0].mean_abs[0], differing.layers[0][0].mean_abs[1]);
+  EXPECT_THAT(testing::error_of(resume_differing), ::testing::HasSubstr("plan_hash"));
 
   const std::string kept = "model-00002-of-00005.safetensors";
   const auto written = fs::last_write_time(folder.path() / "out.partial" / kept);
