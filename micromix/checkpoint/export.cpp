@@ -83,8 +83,9 @@ void export_bfloat16(const ModelWeights& weights, const std::filesystem::path& o
   }
   const ModelSize size = measure(weights);
   expect_free_space(out, 2 * size.parameters);
-  const Json identity = {{"command", "export"}, {"model_hash", model_hash(weights.store.model())}};
-  OutputFolder folder(out, identity, config.num_layers + 1, output);
+  const std::filesystem::path& model = weights.store.model();
+  const Json identity = {{"command", "export"}, {"model_hash", model_hash(model)}};
+  OutputFolder folder(model, out, identity, config.num_layers + 1, output);
   if (!folder.has_shard(0)) {
     ShardTensors shard = outer_tensors(weights);
     if (weights.lm_head.quantized()) add_dequantized(weights.lm_head, {}, shard);
@@ -100,7 +101,7 @@ void export_bfloat16(const ModelWeights& weights, const std::filesystem::path& o
   Json json = config.json;
   json.erase("quantization_config");
   folder.write_json("config.json", json);
-  folder.copy_side_files(weights.store.model());
+  folder.copy_side_files();
   folder.commit();
 }
 

@@ -24,6 +24,22 @@ fs::path without_slash(fs::path path) {
   return path.has_filename() ? path : path.parent_path();
 }
 
+fs::path partial_of(const fs::path& out) {
+  fs::path partial = without_slash(out);
+  partial += ".partial";
+  return partial;
+}
+
+// Whether FOLDER is PATH or a folder above it.
+bool holds(const fs::path& folder, const fs::path& path) {
+  std::error_code none;  // what does not exist holds nothing
+  fs::path above = fs::canonical(path);
+  while (above.has_relative_path() && !fs::equivalent(folder, above, none)) {
+    above = above.parent_path();
+  }
+  return fs::equivalent(folder, above, none);
+}
+
 bool is_empty_or_absent(const fs::path& path) {
   return !fs::exists(path) || (fs::is_directory(path) && fs::is_empty(path));
 }
@@ -55,25 +71,37 @@ void expect_same_identity(const fs::path& partial, const Json& identity) {
 
 }  // namespace
 
-OutputFolder::OutputFolder(fs::path out, const Json& identity, int64_t shards,
-                           const OutputOptions& options)
-    : out_(without_slash(std::move(out))), partial_(out_), shards_(shards) {
-  partial_ += ".partial";
-  if (!is_empty_or_absent(out_) && !options.force) {
-    throw Error(fmt::format("{}: exists and is not empty (--force replaces it)", out_.string()));
+void expect_usable_output(const fs::path& model, const fs::path& out,
+                          const OutputOptions& options) {
+  const fs::path partial = partial_of(out);
+  for (const fs::path& replaced : {out, partial}) {
+    if (holds(replaced, model)) {
+      throw Error(fmt::format("{}: holds the model that is read, {}, and would replace it",
+                              replaced.string(), model.string()));
+    }
   }
+  if (!is_empty_or_absent(out) && !options.force) {
+    throw Error(fmt::format("{}: exists and is not empty (--force replaces it)", out.string()));
+  }
+  if (fs::exists(partial) && !options.force && !options.resume) {
+    throw Error(
+        fmt::format("{}: an interrupted run is there (--resume continues it, --force starts again)",
+                    partial.string()));
+  }
+}
+
+OutputFolder::OutputFolder(fs::path model, fs::path out, const Json& identity, int64_t shards,
+                           const OutputOptions& options)
+    : model_(std::move(model)),
+      out_(without_slash(std::move(out))),
+      partial_(partial_of(out_)),
+      shards_(shards) {
+  expect_usable_output(model_, out_, options);
   if (fs::exists(partial_ / kIdentityFile) && options.resume) {
     expect_same_identity(partial_, identity);
     return;
   }
-  if (fs::exists(partial_)) {
-    if (!options.force && !options.resume) {
-      throw Error(fmt::format(
-          "{}: an interrupted run is there (--resume continues it, --force starts again)",
-          partial_.string()));
-    }
-    fs::remove_all(partial_);
-  }
+  fs::remove_all(partial_);
   std::error_code error;
   fs::create_directories(partial_, error);
   if (error) throw Error(fmt::format("{}: cannot create: {}", partial_.string(), error.message()));
@@ -103,12 +131,12 @@ void OutputFolder::write_json(const std::string& name, const Json& json) const {
   write_file(partial_ / name, json.dump(2) + "\n");
 }
 
-void OutputFolder::copy_side_files(const fs::path& model) const {
+void OutputFolder::copy_side_files() const {
   for (const char* name :
        {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
         "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
         "chat_template.json", "generation_config.json", "LICENSE"}) {
-    if (fs::exists(model / name)) copy_file_durably(model / name, partial_ / name);
+    if (fs::exists(model_ / name)) copy_file_durably(model_ / name, partial_ / name);
   }
 }
 

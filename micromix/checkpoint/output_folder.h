@@ -18,13 +18,17 @@ struct OutputOptions {
   bool resume = false;  // continue OUT.partial
 };
 
+// Throws Error where OUT or OUT.partial is MODEL, or a folder that MODEL lies in; where OUT is not
+// empty (without force); where OUT.partial exists (without either).
+void expect_usable_output(const std::filesystem::path& model, const std::filesystem::path& out,
+                          const OutputOptions& options);
+
 class OutputFolder {
  public:
   // IDENTITY (options, hashes of the inputs) is recorded, and a resumed folder must have the same.
-  // Throws Error where OUT is not empty (without force), where OUT.partial exists (without either),
-  // and where the recorded identity differs.
-  OutputFolder(std::filesystem::path out, const Json& identity, int64_t shards,
-               const OutputOptions& options);
+  // Throws Error where OUT cannot be used, and where the recorded identity differs.
+  OutputFolder(std::filesystem::path model, std::filesystem::path out, const Json& identity,
+               int64_t shards, const OutputOptions& options);
 
   const std::filesystem::path& partial() const { return partial_; }
 
@@ -37,8 +41,8 @@ class OutputFolder {
   std::map<std::string, std::string> shard_metadata(int64_t index) const;
 
   void write_json(const std::string& name, const Json& json) const;
-  // Copies tokenizer and generation files from a model folder.
-  void copy_side_files(const std::filesystem::path& model) const;
+  // Copies MODEL's tokenizer and generation files.
+  void copy_side_files() const;
 
   // Writes the index of the shards, flushes, and gives the folder its name.
   void commit();
@@ -46,6 +50,7 @@ class OutputFolder {
  private:
   std::filesystem::path shard_path(int64_t index) const;
 
+  std::filesystem::path model_;
   std::filesystem::path out_;
   std::filesystem::path partial_;
   int64_t shards_;

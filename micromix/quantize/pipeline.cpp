@@ -203,7 +203,7 @@ QuantizeReport quantize_model(const ModelWeights& weights, const std::string& mo
     identity["calibration"]["token_hash"] =
         content_hash(std::as_bytes(std::span(statistics->token_ids)));
   }
-  OutputFolder folder(out, identity, config.num_layers + 1, output);
+  OutputFolder folder(weights.store.model(), out, identity, config.num_layers + 1, output);
   if (!folder.has_shard(0)) folder.write_shard(0, outer_tensors(weights).sorted());
   const LayerQuantizer quantizer(weights, statistics, options, plan);
   std::optional<CalibrationPass> pass;
@@ -229,7 +229,7 @@ QuantizeReport quantize_model(const ModelWeights& weights, const std::string& mo
     report(progress, i + 1, config.num_layers);
   }
 
-  folder.copy_side_files(weights.store.model());
+  folder.copy_side_files();
   folder.write_json("config.json", quantized_config(weights, options, plan, statistics));
   QuantizeReport result{measure(weights),
                         {},

@@ -360,6 +360,32 @@ TEST(Output, IsRefusedResumedAndReplaced) {
   EXPECT_FALSE(fs::exists(folder / "out.partial"));
 }
 
+TEST(Output, NeverReplacesTheModelItself) {
+  const testing::TemporaryFolder folder;
+  const fs::path model = folder / "models/demo.partial";
+  fs::create_directories(model.parent_path());
+  fs::copy(MICROMIX_DEMO_MODEL, model);
+  fs::create_directory_symlink("models", folder / "link");
+  const ModelWeights weights(model);
+  QuantizeOptions options = options_for(AllocationMethod::kUniform);
+  for (const std::string out :
+       {"models/demo.partial", "models/demo.partial/", "models/demo", "models", "link"}) {
+    EXPECT_THAT(testing::error_of([&] {
+                  quantize_model(weights, "xxh3:1", nullptr, options, folder / out,
+                                 {.force = true, .resume = true}, nullptr);
+                }),
+                ::testing::HasSubstr("holds the model that is read"))
+        << out;
+  }
+  EXPECT_TRUE(fs::exists(model / "config.json"));
+  quantize_model(weights, "xxh3:1", nullptr, options, model / "out", {}, nullptr);
+  EXPECT_THAT(testing::error_of([&] {
+                export_bfloat16(ModelWeights(model / "out"), model / "out", {.force = true},
+                                nullptr);
+              }),
+              ::testing::HasSubstr("holds the model that is read"));
+}
+
 TEST(Output, NanInAWeightNamesItAndLeavesNoOutput) {
   const testing::TemporaryFolder folder;
   fs::copy(MICROMIX_DEMO_MODEL, folder / "model");
