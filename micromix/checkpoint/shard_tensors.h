@@ -25,7 +25,7 @@ class ShardTensors {
 
   // A float tensor as BF16: as it lies in its file where it is BF16 and ROW_ORDER is empty; else
   // converted (round to nearest even), row i of the result being row ROW_ORDER[i]. Null adds
-  // nothing.
+  // nothing. Throws Error where a value is NaN or Inf as BF16.
   void add_bfloat16(const TensorView* tensor, std::span<const int32_t> row_order = {});
 
   // Largest elements first, so that every tensor of the file is aligned.

@@ -16,6 +16,10 @@ inline float to_float(BFloat16 value) {
   return std::bit_cast<float>(uint32_t{value.bits} << 16);
 }
 
+inline bool is_finite(BFloat16 value) {
+  return (value.bits & 0x7F80) != 0x7F80;
+}
+
 // Round to nearest even; NaN stays NaN (quiet).
 inline BFloat16 to_bfloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);

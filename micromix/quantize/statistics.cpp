@@ -1,5 +1,6 @@
 #include "micromix/quantize/statistics.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -49,18 +50,19 @@ int64_t count_at(const SafetensorsFile& file, const std::string& key) {
   return value;
 }
 
+// Beside mx::is_finite.
+bool is_finite(float value) {
+  return std::isfinite(value);
+}
+
 template <typename T>
 std::vector<T> values_at(const SafetensorsFile& file, const std::string& name, DType dtype,
                          std::vector<int64_t> shape) {
   const TensorView& tensor = file.at(name);
   tensor.expect(dtype, shape);
   std::vector<T> values = tensor.values<T>();
-  if constexpr (std::is_same_v<T, float>) {
-    for (float value : values) {
-      if (!std::isfinite(value)) {
-        throw_invalid(file.path().string(), name, fmt::format("{}", value), "finite values");
-      }
-    }
+  if (!std::ranges::all_of(values, [](T value) { return is_finite(value); })) {
+    throw_invalid(file.path().string(), name, "NaN or Inf", "finite values");
   }
   return values;
 }

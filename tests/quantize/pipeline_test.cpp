@@ -111,6 +111,10 @@ TEST(Statistics, ThatCannotBeAreRefused) {
   expect_refused([](Statistics& s) { s.token_ids[3] = 4096; },
                  "stats: token_ids: found 4096, expected ids from 0 to 4095");
   expect_refused([](Statistics& s) { s.token_ids[3] = -1; }, "token_ids: found -1");
+  expect_refused([](Statistics& s) { s.layers[1][2].max_abs[5] = NAN; },
+                 "model.layers.1.gate_up.max_abs: found NaN or Inf");
+  expect_refused([](Statistics& s) { s.layers[1][2].rows[5] = {0xFF80}; },
+                 "model.layers.1.gate_up.rows: found NaN or Inf");
   expect_refused(
       [](Statistics& s) {
         s.length = 4096;
@@ -386,27 +390,42 @@ TEST(Output, NeverReplacesTheModelItself) {
               ::testing::HasSubstr("holds the model that is read"));
 }
 
-TEST(Output, NanInAWeightNamesItAndLeavesNoOutput) {
-  const testing::TemporaryFolder folder;
-  fs::copy(MICROMIX_DEMO_MODEL, folder / "model");
-  std::string bytes = read_file(folder / "model/model.safetensors");
-  {
-    const SafetensorsFile file(folder / "model/model.safetensors");
-    const auto& tensor = file.at("model.layers.2.mlp.up_proj.weight");
-    const std::string needle(reinterpret_cast<const char*>(tensor.bytes.data()), 64);
-    const size_t position = bytes.find(needle);
-    bytes[position] = '\xFF';
-    bytes[position + 1] = '\x7F';
-  }
-  testing::write_text(folder / "model/model.safetensors", bytes);
-  const ModelWeights weights(folder / "model");
+// NaN or Inf in any weight, whether it is quantized, kept or none of a linear, is an error naming
+// it.
+TEST(Output, WeightsThatAreNotFiniteAreNamed) {
+  const SafetensorsFile source(fs::path(MICROMIX_DEMO_MODEL) / "model.safetensors");
+  const std::string nan = "\xFF\x7F";           // BF16
+  const std::string huge = "\xFF\xFF\x7F\x7F";  // F32 that overflows BF16
   QuantizeOptions options = options_for(AllocationMethod::kUniform);
-  EXPECT_THAT(testing::error_of([&] {
-                quantize_model(weights, "xxh3:1", nullptr, options, folder / "out", {}, nullptr);
-              }),
-              ::testing::AllOf(::testing::HasSubstr("model.layers.2.mlp.up_proj.weight"),
-                               ::testing::HasSubstr("NaN or Inf")));
-  EXPECT_FALSE(fs::exists(folder / "out"));
+  options.keep = {"v_proj"};
+  for (const auto& [damaged, value] : std::vector<std::pair<std::string, std::string>>{
+           {"layers.2.mlp.up_proj.weight", nan},
+           {"embed_tokens.weight", nan},
+           {"model.norm.weight", nan},
+           {"layers.1.input_layernorm.weight", huge},
+           {"layers.0.self_attn.q_proj.bias", huge},
+           {"layers.3.self_attn.v_proj.weight", nan}}) {
+    const testing::TemporaryFolder folder;
+    fs::copy(MICROMIX_DEMO_MODEL, folder / "model");
+    std::vector<TensorData> tensors;
+    std::string bytes;
+    for (const auto& [name, view] : source.tensors()) {
+      tensors.push_back({name, view.dtype, view.shape, view.bytes});
+      if (!name.ends_with(damaged)) continue;
+      if (value == huge) tensors.back().dtype = DType::kF32;
+      bytes.assign(view.bytes.size() / 2 * value.size(), '\0');
+      bytes.replace(value.size(), value.size(), value);
+      tensors.back().bytes = std::as_bytes(std::span(bytes));
+    }
+    write_safetensors(folder / "model/model.safetensors", tensors);
+    const ModelWeights weights(folder / "model");
+    EXPECT_THAT(
+        testing::error_of([&] {
+          quantize_model(weights, "xxh3:1", nullptr, options, folder / "out", {}, nullptr);
+        }),
+        ::testing::AllOf(::testing::HasSubstr(damaged), ::testing::HasSubstr("NaN or Inf")));
+    EXPECT_FALSE(fs::exists(folder / "out"));
+  }
 }
 
 }  // namespace
