@@ -13,13 +13,16 @@
 namespace micromix::cli {
 namespace {
 
-char interrupt_message[4096];
+char interrupt_partial[4096];
+char interrupt_message[3 * sizeof interrupt_partial];
 
 extern "C" void on_interrupt(int) {
-  // The folder is whole at every moment, so there is nothing to clean up: say so, and go as the
-  // shell expects of an interrupted program.
-  [[maybe_unused]] const ssize_t written =
-      ::write(STDERR_FILENO, interrupt_message, std::strlen(interrupt_message));
+  // OUT.partial can be resumed at every moment, so there is nothing to clean up: say so where it is
+  // there, and go as the shell expects of an interrupted program.
+  if (::access(interrupt_partial, F_OK) == 0) {
+    [[maybe_unused]] const ssize_t written =
+        ::write(STDERR_FILENO, interrupt_message, std::strlen(interrupt_message));
+  }
   ::signal(SIGINT, SIG_DFL);
   ::raise(SIGINT);
 }
@@ -91,9 +94,11 @@ Statistics calibrate_on(const ModelWeights& weights, const std::string& hash,
 }
 
 InterruptNotice::InterruptNotice(const std::string& out) {
+  const std::string partial = partial_of(out).string();
   const std::string message = fmt::format(
-      "\ninterrupted: {0}.partial is kept; --resume (with --force where {0} exists) continues it\n",
+      "\ninterrupted: {} is kept; --resume (with --force where {} exists) continues it\n", partial,
       out);
+  std::strncpy(interrupt_partial, partial.c_str(), sizeof interrupt_partial - 1);
   std::strncpy(interrupt_message, message.c_str(), sizeof interrupt_message - 1);
   ::signal(SIGINT, on_interrupt);
 }

@@ -18,16 +18,9 @@ namespace fs = std::filesystem;
 constexpr const char* kIdentityFile = "micromix_run.json";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 
-// "OUT/" and "OUT" are one folder.
 fs::path without_slash(fs::path path) {
   path = path.lexically_normal();
   return path.has_filename() ? path : path.parent_path();
-}
-
-fs::path partial_of(const fs::path& out) {
-  fs::path partial = without_slash(out);
-  partial += ".partial";
-  return partial;
 }
 
 // Whether FOLDER is PATH or a folder above it.
@@ -70,6 +63,12 @@ void expect_same_identity(const fs::path& partial, const Json& identity) {
 }
 
 }  // namespace
+
+fs::path partial_of(const fs::path& out) {
+  fs::path partial = without_slash(out);
+  partial += ".partial";
+  return partial;
+}
 
 void expect_usable_output(const fs::path& model, const fs::path& out,
                           const OutputOptions& options) {

@@ -18,6 +18,9 @@ struct OutputOptions {
   bool resume = false;  // continue OUT.partial
 };
 
+// OUT.partial; "OUT/" and "OUT" are one folder.
+std::filesystem::path partial_of(const std::filesystem::path& out);
+
 // Throws Error where OUT or OUT.partial is MODEL, or a folder that MODEL lies in; where OUT is not
 // empty (without force); where OUT.partial exists (without either).
 void expect_usable_output(const std::filesystem::path& model, const std::filesystem::path& out,

@@ -1,11 +1,13 @@
 // Runs the micromix command and looks at what it did.
 #pragma once
 
+#include <cstdio>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "micromix/base/file.h"
 #include "tests/testing.h"
@@ -26,6 +28,21 @@ inline Outcome run_command(const std::string& arguments, const std::string& pref
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(folder / "out"),
           read_file(folder / "err")};
+}
+
+// The command with these arguments as a process of its own. Its standard error goes to the file
+// ERR.
+inline pid_t start_command(const std::vector<std::string>& arguments,
+                           const std::filesystem::path& err = "/dev/stderr") {
+  std::vector<char*> argv = {const_cast<char*>(MICROMIX_COMMAND)};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (std::freopen(err.c_str(), "w", stderr) != nullptr) ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+  return child;
 }
 
 inline int lines_of(const std::string& text) {

@@ -1,6 +1,8 @@
 // The command from outside: what it prints, and its exit codes.
 #include "tests/cli/command.h"
 
+#include <csignal>
+
 #include "micromix/checkpoint/model_weights.h"
 
 namespace micromix {
@@ -29,7 +31,8 @@ TEST(Command, HelpAndVersionSucceedAndBadUsageIsTwo) {
   EXPECT_EQ(run_command("quantize " + kModel + " -o /tmp/never --method paper").exit_code, 2);
   const auto method = run_command("quantize " + kModel + " -o /tmp/never --method best");
   EXPECT_EQ(method.exit_code, 2);
-  EXPECT_THAT(method.err, HasSubstr("found 'best', expected paper, released, budget or uniform:FORMAT"));
+  EXPECT_THAT(method.err,
+              HasSubstr("found 'best', expected paper, released, budget or uniform:FORMAT"));
 }
 
 TEST(Command, EvalPrintsOneJsonObject) {
@@ -103,6 +106,32 @@ TEST(Command, WholeWayThrough) {
               HasSubstr("quantized already"));
   EXPECT_THAT(run_command("export " + kModel + " --to bf16 -o " + out + "3").err,
               HasSubstr("not quantized by micromix"));
+}
+
+TEST(Command, InterruptedRunGoesOn) {
+  const testing::TemporaryFolder folder;
+  const std::string out = (folder / "out").string();
+  const std::string partial = out + ".partial";
+  // GPTQ takes longest between the first layer and the last.
+  std::vector<std::string> arguments = {"quantize", kModel, "-o",        out,
+                                        "--data",   kText,  "--samples", "8",
+                                        "--length", "256",  "--weights", "gptq"};
+  const pid_t child = testing::start_command(arguments, folder / "err");
+  int status = 0;
+  while (!std::filesystem::exists(partial + "/model-00002-of-00005.safetensors")) {
+    ASSERT_EQ(::waitpid(child, &status, WNOHANG), 0) << read_file(folder / "err");
+    ::usleep(1000);
+  }
+  ::kill(child, SIGINT);
+  ::waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT) << status;
+  EXPECT_THAT(read_file(folder / "err"), HasSubstr("interrupted: " + partial + " is kept"));
+  EXPECT_FALSE(std::filesystem::exists(out));
+  arguments.push_back("--resume");
+  ::waitpid(testing::start_command(arguments, folder / "err"), &status, 0);
+  EXPECT_EQ(status, 0) << read_file(folder / "err");
+  EXPECT_TRUE(std::filesystem::exists(out + "/config.json"));
+  EXPECT_FALSE(std::filesystem::exists(partial));
 }
 
 TEST(Command, ShortCalibrationTextWarns) {

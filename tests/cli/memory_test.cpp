@@ -3,8 +3,6 @@
 #include <random>
 
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "micromix/checkpoint/names.h"
 #include "micromix/checkpoint/safetensors.h"
@@ -68,17 +66,9 @@ void write_model(const std::filesystem::path& path) {
 
 // Peak resident bytes of the command with these arguments.
 int64_t peak_memory(const std::vector<std::string>& arguments) {
-  std::vector<char*> argv = {const_cast<char*>(MICROMIX_COMMAND)};
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::execv(argv[0], argv.data());
-    ::_exit(127);
-  }
   int status = 0;
   rusage usage{};
-  ::wait4(child, &status, 0, &usage);
+  ::wait4(testing::start_command(arguments), &status, 0, &usage);
   EXPECT_EQ(status, 0) << arguments.front();
   return int64_t{usage.ru_maxrss} * 1024;
 }
