@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "common.h"
+#include "micromix/base/file.h"
 #include "micromix/checkpoint/output_folder.h"
 
 namespace micromix::cli {
@@ -19,6 +20,7 @@ struct Options {
 
 void run(const Options& options) {
   const ModelWeights weights(options.model);
+  { const FileWriter probe(options.out); }  // a place that cannot be written fails before the work
   const Statistics statistics =
       calibrate_on(weights, model_hash(options.model), options.data, options.calibration);
   save_statistics(options.out, statistics);

@@ -129,6 +129,7 @@ void print_report(const std::string& out, const QuantizeReport& report) {
 void run(const Options& options) {
   const QuantizeOptions quantize = parse(options);
   const ModelWeights weights(options.model);
+  expect_quantizable(weights, quantize, options.out, options.output);
   const std::string hash = model_hash(options.model);
   std::optional<Statistics> statistics;
   if (!options.stats.empty()) {

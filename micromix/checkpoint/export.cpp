@@ -81,9 +81,9 @@ void export_bfloat16(const ModelWeights& weights, const std::filesystem::path& o
     throw Error(fmt::format("{}: not quantized by micromix, so there is nothing to export",
                             weights.store.model().string()));
   }
-  const ModelSize size = measure(weights);
-  expect_free_space(out, 2 * size.parameters);
   const std::filesystem::path& model = weights.store.model();
+  expect_usable_output(model, out, output);  // before the hash, which reads all of the model
+  expect_free_space(out, 2 * measure(weights).parameters);
   const Json identity = {{"command", "export"}, {"model_hash", model_hash(model)}};
   OutputFolder folder(model, out, identity, config.num_layers + 1, output);
   if (!folder.has_shard(0)) {

@@ -167,12 +167,18 @@ void OutputFolder::commit() {
   sync_directory(fs::absolute(out_).parent_path());
 }
 
-void expect_free_space(const fs::path& path, int64_t bytes) {
-  fs::path existing = fs::absolute(path);
+void expect_free_space(const fs::path& out, int64_t bytes) {
+  const fs::path partial = partial_of(out);
+  if (fs::exists(partial)) {
+    for (const auto& entry : fs::directory_iterator(partial)) {
+      if (entry.is_regular_file()) bytes -= static_cast<int64_t>(entry.file_size());
+    }
+  }
+  fs::path existing = fs::absolute(out);
   while (!fs::exists(existing)) existing = existing.parent_path();
   const int64_t available = static_cast<int64_t>(fs::space(existing).available);
   if (available < bytes) {
-    throw Error(fmt::format("{}: {:.2f} GB free on this disk, {:.2f} GB needed", path.string(),
+    throw Error(fmt::format("{}: {:.2f} GB free on this disk, {:.2f} GB needed", out.string(),
                             static_cast<double>(available) * 1e-9,
                             static_cast<double>(bytes) * 1e-9));
   }

@@ -59,8 +59,9 @@ class OutputFolder {
   int64_t shards_;
 };
 
-// Throws Error unless the file system of PATH (which need not exist yet) has BYTES to spare.
-void expect_free_space(const std::filesystem::path& path, int64_t bytes);
+// Throws Error unless the file system of OUT (which need not exist yet) has room for BYTES. What
+// lies in OUT.partial is part of them, or makes room when it is removed.
+void expect_free_space(const std::filesystem::path& out, int64_t bytes);
 
 // One hash of all that a model folder is computed from: config.json and every safetensors file.
 std::string model_hash(const std::filesystem::path& model);

@@ -178,6 +178,21 @@ OutputErrors collect_errors(const OutputFolder& folder, int64_t layers) {
 
 }  // namespace
 
+void expect_quantizable(const ModelWeights& weights, const QuantizeOptions& options,
+                        const std::filesystem::path& out, const OutputOptions& output) {
+  if (weights.config.quantization) {
+    throw Error(fmt::format("{}: quantized already; quantize the BF16 model it came from",
+                            weights.store.model().string()));
+  }
+  expect_usable_output(weights.store.model(), out, output);
+  QuantizeOptions narrowest = options;
+  if (options.allocation.method != AllocationMethod::kUniform) {
+    narrowest.allocation = {.method = AllocationMethod::kUniform, .uniform = mx::Format::kE2M1};
+  }
+  expect_free_space(out,
+                    predicted_bytes(plan_model(weights, nullptr, narrowest, nullptr), weights));
+}
+
 QuantizeReport quantize_model(const ModelWeights& weights, const std::string& model_hash,
                               const Statistics* statistics, const QuantizeOptions& options,
                               const std::filesystem::path& out, const OutputOptions& output,
@@ -186,10 +201,7 @@ QuantizeReport quantize_model(const ModelWeights& weights, const std::string& mo
   const bool gptq = options.weights == WeightRounding::kGptq;
   assert(statistics != nullptr ||
          (options.allocation.method == AllocationMethod::kUniform && !gptq));
-  if (config.quantization) {
-    throw Error(fmt::format("{}: quantized already; quantize the BF16 model it came from",
-                            weights.store.model().string()));
-  }
+  expect_quantizable(weights, options, out, output);
   const ModelPlan plan = plan_model(weights, statistics, options, nullptr);
   expect_free_space(out, predicted_bytes(plan, weights));
 

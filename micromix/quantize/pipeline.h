@@ -30,6 +30,12 @@ struct QuantizeReport {
   std::optional<double> measured_kl;       // see ModelPlan
 };
 
+// Throws Error where quantize_model is bound to: where the model is quantized already, OUT cannot
+// be used (see expect_usable_output), or its disk has no room for the narrowest plan. For callers
+// with long work before.
+void expect_quantizable(const ModelWeights& weights, const QuantizeOptions& options,
+                        const std::filesystem::path& out, const OutputOptions& output);
+
 // Writes the quantized folder OUT. STATISTICS may be null for uniform methods with weights rounded
 // to nearest only; the budget allocation needs their sensitivities. Throws Error: nothing but
 // OUT.partial is left behind then.

@@ -108,6 +108,22 @@ TEST(Command, WholeWayThrough) {
               HasSubstr("not quantized by micromix"));
 }
 
+// What is bound to fail does so before anything is read, hashed or run.
+TEST(Command, PlacesThatCannotBeWrittenFailFirst) {
+  const testing::TemporaryFolder folder;
+  testing::write_text(folder / "empty", "");
+  std::filesystem::create_directory(folder / "out");
+  testing::write_text(folder / "out/file", "");
+  const std::string data = " --data " + (folder / "empty").string() + " -o ";
+  const auto refused = [&](const std::string& arguments, const std::string& expected) {
+    const auto result = run_command(arguments);
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_THAT(result.err, HasSubstr(expected));
+  };
+  refused("calibrate " + kModel + data + (folder / "none/stats").string(), "stats: cannot write");
+  refused("quantize " + kModel + data + (folder / "out").string(), "exists and is not empty");
+}
+
 TEST(Command, InterruptedRunGoesOn) {
   const testing::TemporaryFolder folder;
   const std::string out = (folder / "out").string();

@@ -364,6 +364,20 @@ TEST(Output, IsRefusedResumedAndReplaced) {
   EXPECT_FALSE(fs::exists(folder / "out.partial"));
 }
 
+// A resumed run needs room only for what is still to be written.
+TEST(Output, FreeSpaceIsCheckedBesideWhatIsWritten) {
+  const testing::TemporaryFolder folder;
+  const fs::path partial = folder / "out.partial";
+  const auto available = static_cast<int64_t>(fs::space(folder.path()).available);
+  constexpr int64_t kSlack = int64_t{1} << 33;  // what others write meanwhile
+  const auto check = [&] { expect_free_space(folder / "out", available + kSlack); };
+  EXPECT_THAT(testing::error_of(check), ::testing::HasSubstr("GB free on this disk"));
+  fs::create_directory(partial);
+  testing::write_text(partial / "shard", "");
+  fs::resize_file(partial / "shard", 2 * kSlack);  // sparse
+  EXPECT_NO_THROW(check());
+}
+
 TEST(Output, NeverReplacesTheModelItself) {
   const testing::TemporaryFolder folder;
   const fs::path model = folder / "models/demo.partial";
