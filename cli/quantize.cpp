@@ -1,6 +1,7 @@
 // micromix quantize: a BF16 model folder to a mixed one.
 #include <memory>
 #include <optional>
+#include <regex>
 
 #include <fmt/format.h>
 
@@ -31,6 +32,15 @@ struct Options {
   CalibrationOptions calibration;
   OutputOptions output;
 };
+
+std::string pattern_error(const std::string& text) {
+  try {
+    const std::regex parsed(text);
+  } catch (const std::regex_error& error) {
+    return fmt::format("found '{}' ({}), expected a regular expression", text, error.what());
+  }
+  return "";
+}
 
 mx::Format operand_format(const std::string& option, const std::string& text) {
   const auto format = mx::parse_format(text, mx::kOperandFormats);
@@ -214,6 +224,7 @@ void add_quantize(CLI::App& app) {
       ->add_option("--keep", options->keep,
                    "Leave linears whose name matches in BF16 (may be repeated)")
       ->option_text("REGEX")
+      ->check(pattern_error)
       ->allow_extra_args(false);
   add_output_options(*command, options->output);
   add_threads(*command);

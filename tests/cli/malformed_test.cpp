@@ -233,7 +233,7 @@ TEST(Malformed, Patterns) {
   const testing::TemporaryFolder folder;
   const auto result = run_command("quantize " + kModel + " -o " + (folder / "out").string() +
                                   " --method uniform:e2m1 --keep '('");
-  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr("--keep: found '('"));
 }
 
