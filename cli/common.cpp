@@ -1,5 +1,6 @@
 #include "common.h"
 
+#include <cmath>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -75,6 +76,16 @@ void add_evaluation_options(CLI::App& command, PerplexityOptions& options) {
   command.add_option("--max-windows", options.max_windows, "Stop after N windows")
       ->option_text("N")
       ->check(CLI::Range(1, 1 << 30));
+}
+
+CLI::Validator finite_number() {
+  return CLI::Validator(
+      [](const std::string& text) -> std::string {
+        double value = 0;
+        const bool finite = CLI::detail::lexical_cast(text, value) && std::isfinite(value);
+        return finite ? "" : fmt::format("found {}, expected a finite number", text);
+      },
+      "");
 }
 
 Statistics calibrate_on(const ModelWeights& weights, const std::string& hash,

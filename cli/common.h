@@ -29,6 +29,9 @@ void add_calibration_options(CLI::App& command, CalibrationOptions& options);
 // --window and --max-windows.
 void add_evaluation_options(CLI::App& command, PerplexityOptions& options);
 
+// Refuses NaN, which CLI::Range lets through, and Inf.
+CLI::Validator finite_number();
+
 // Statistics of MODEL over the text file DATA, with progress; warns on stderr where the text is
 // shorter than asked for.
 Statistics calibrate_on(const ModelWeights& weights, const std::string& hash,

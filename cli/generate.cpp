@@ -61,7 +61,7 @@ void add_generate(CLI::App& app) {
       ->add_option("--temperature", generate.sampling.temperature,
                    "Divides the logits; 0 takes the most likely token")
       ->option_text("T [0]")
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(CLI::Range(0.0, 1e6) & finite_number());
   command->add_option("--top-k", generate.sampling.top_k, "Sample from the K most likely; 0: all")
       ->option_text("K [0]")
       ->check(CLI::Range(0, 1 << 24));
@@ -69,7 +69,7 @@ void add_generate(CLI::App& app) {
       ->add_option("--top-p", generate.sampling.top_p,
                    "Sample from the most likely that together reach P")
       ->option_text("P [1]")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(CLI::Range(0.0, 1.0) & finite_number());
   command->add_option("--seed", options->seed, "Seed of the sampling (default: a random one)")
       ->option_text("N");
   command->add_flag("--ignore-eos", generate.ignore_eos, "Go on past end-of-sequence tokens");

@@ -190,14 +190,14 @@ void add_quantize(CLI::App& app) {
       command
           ->add_option("--bits", options->bits, "Average bits that budget may spend, 4.25 to 8.25")
           ->option_text("B")
-          ->check(CLI::Range(4.25, 8.25));
+          ->check(CLI::Range(4.25, 8.25) & finite_number());
   command
       ->add_option(
           "--max-kl", options->max_kl,
           "KL divergence from the BF16 model that budget may cause on the calibration text, "
           "instead of --bits")
       ->option_text("NATS")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::PositiveNumber & finite_number())
       ->excludes(bits);
   command
       ->add_option("--weights", options->weights,

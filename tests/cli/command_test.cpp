@@ -29,6 +29,13 @@ TEST(Command, HelpAndVersionSucceedAndBadUsageIsTwo) {
   EXPECT_EQ(run_command("eval " + kModel + " --data " + kText + " --window 1").exit_code, 2);
   EXPECT_EQ(run_command("inspect /nowhere").exit_code, 2);
   EXPECT_EQ(run_command("quantize " + kModel + " -o /tmp/never --method paper").exit_code, 2);
+  for (const std::string option : {"temperature nan", "temperature inf", "top-p nan"}) {
+    EXPECT_EQ(run_command("generate " + kModel + " --prompt x --" + option).exit_code, 2) << option;
+  }
+  for (const std::string option : {"bits nan", "max-kl nan", "max-kl inf"}) {
+    const std::string budget = " -o /tmp/never --method budget --data " + kText + " --";
+    EXPECT_EQ(run_command("quantize " + kModel + budget + option).exit_code, 2) << option;
+  }
   const auto method = run_command("quantize " + kModel + " -o /tmp/never --method best");
   EXPECT_EQ(method.exit_code, 2);
   EXPECT_THAT(method.err,
