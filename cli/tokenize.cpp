@@ -40,9 +40,9 @@ void encode(const Tokenizer& tokenizer, const std::string& text, bool special) {
   fmt::print("{}\n", Json(tokenizer.encode(text, special)).dump());
 }
 
-// One JSON array of ids a line, printed as JSON strings with --jsonl, where text may hold newlines,
-// and plain otherwise.
-void decode(const Tokenizer& tokenizer, std::string_view line, const std::string& where) {
+// One JSON array of ids a line. AS_JSON: as a JSON string, a line each whatever the text holds.
+void decode(const Tokenizer& tokenizer, std::string_view line, const std::string& where,
+            bool as_json) {
   const Json ids = parse_json(line, where);
   std::vector<TokenId> tokens;
   if (!ids.is_array()) throw_invalid(where, "ids", describe(ids), "a JSON array of token ids");
@@ -52,7 +52,8 @@ void decode(const Tokenizer& tokenizer, std::string_view line, const std::string
     if (!valid) throw_invalid(where, "ids", describe(id), "token ids");
     tokens.push_back(id.get<TokenId>());
   }
-  fmt::print("{}\n", tokenizer.decode(tokens));
+  const std::string text = tokenizer.decode(tokens);
+  fmt::print("{}\n", as_json ? Json(text).dump() : text);
 }
 
 void run(const Options& options) {
@@ -65,7 +66,7 @@ void run(const Options& options) {
                                                       : "--text";
   if (options.decode) {
     for_each_line(input, [&](std::string_view line, int64_t number) {
-      decode(*tokenizer, line, fmt::format("{}: line {}", source, number));
+      decode(*tokenizer, line, fmt::format("{}: line {}", source, number), !options.jsonl.empty());
     });
   } else if (!options.jsonl.empty()) {
     for_each_line(input, [&](std::string_view line, int64_t number) {
@@ -95,7 +96,9 @@ void add_tokenize(CLI::App& app) {
       ->check(CLI::ExistingFile);
   command->add_flag("--special", options->special,
                     "Add special tokens as the tokenizer's post-processor does");
-  command->add_flag("--decode", options->decode, "Input is JSON arrays of ids, a line each");
+  command->add_flag(
+      "--decode", options->decode,
+      "Input is JSON arrays of ids, a line each; prints text, with --jsonl JSON strings");
   command->callback([options] { run(*options); });
 }
 

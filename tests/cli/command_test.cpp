@@ -68,6 +68,10 @@ TEST(Command, TokenizesBothWays) {
   const auto back = run_command("tokenize " + kModel + " --decode --text '" +
                                 single.out.substr(0, single.out.size() - 1) + "'");
   EXPECT_EQ(back.out, "The city\n");
+  testing::write_text(folder / "ids.jsonl", ids.out);
+  const auto lines =
+      run_command("tokenize " + kModel + " --decode --jsonl " + (folder / "ids.jsonl").string());
+  EXPECT_EQ(lines.out, "\"two\\nlines\"\n\"\"\n");
   EXPECT_EQ(run_command("tokenize " + kModel + " --decode --text '[99999]'").exit_code, 1);
   EXPECT_EQ(run_command("tokenize " + kModel + " --decode --text '[1.5]'").exit_code, 1);
   EXPECT_EQ(run_command("tokenize " + kModel + " --text a --file b").exit_code, 2);
