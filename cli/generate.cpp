@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "common.h"
+#include "micromix/base/error.h"
 #include "micromix/base/file.h"
 #include "micromix/model/text.h"
 
@@ -33,8 +34,10 @@ void run(Options options) {
   const auto tokenizer = load_tokenizer(options.model, model.config());
   const std::string prompt =
       options.prompt_file.empty() ? options.prompt : read_file(options.prompt_file);
-  const std::vector<TokenId> ids = tokenizer->encode(prompt, /*add_special=*/true);
-  expect_in_vocabulary(ids, model.config(), "prompt");
+  const std::string source = options.prompt_file.empty() ? "--prompt" : options.prompt_file;
+  const std::vector<TokenId> ids = tokenize(*tokenizer, prompt, /*add_special=*/true, source);
+  if (ids.empty()) throw_invalid(source, "text", "no tokens", "at least one");
+  expect_in_vocabulary(ids, model.config(), source);
   options.generate.sampling.seed = options.seed ? *options.seed : std::random_device{}();
 
   StreamDecoder decoder(*tokenizer);

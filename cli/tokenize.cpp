@@ -10,7 +10,7 @@
 #include "micromix/base/error.h"
 #include "micromix/base/file.h"
 #include "micromix/base/json.h"
-#include "micromix/tokenizer/tokenizer.h"
+#include "micromix/model/text.h"
 
 namespace micromix::cli {
 namespace {
@@ -36,8 +36,9 @@ void for_each_line(std::string_view text, const Use& use) {
   }
 }
 
-void encode(const Tokenizer& tokenizer, const std::string& text, bool special) {
-  fmt::print("{}\n", Json(tokenizer.encode(text, special)).dump());
+void encode(const Tokenizer& tokenizer, const std::string& text, bool special,
+            const std::string& where) {
+  fmt::print("{}\n", Json(tokenize(tokenizer, text, special, where)).dump());
 }
 
 // One JSON array of ids a line. AS_JSON: as a JSON string, a line each whatever the text holds.
@@ -72,10 +73,10 @@ void run(const Options& options) {
     for_each_line(input, [&](std::string_view line, int64_t number) {
       const std::string where = fmt::format("{}: line {}", source, number);
       const Json json = parse_json(line, where);
-      encode(*tokenizer, JsonObject(json, where).string("text"), options.special);
+      encode(*tokenizer, JsonObject(json, where).string("text"), options.special, where);
     });
   } else {
-    encode(*tokenizer, input, options.special);
+    encode(*tokenizer, input, options.special, source);
   }
 }
 

@@ -26,16 +26,20 @@ void expect_in_vocabulary(std::span<const TokenId> ids, const ModelConfig& confi
   }
 }
 
+std::vector<TokenId> tokenize(const Tokenizer& tokenizer, std::string_view text, bool add_special,
+                              const std::string& source) {
+  try {
+    return tokenizer.encode(text, add_special);
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}: {}", source, error.what()));
+  }
+}
+
 std::vector<TokenId> tokenize_file(const Tokenizer& tokenizer, const ModelConfig& config,
                                    const std::filesystem::path& file) {
   const std::string text = read_file(file);
   if (text.empty()) throw_invalid(file.string(), "text", "nothing", "UTF-8 text");
-  std::vector<TokenId> ids;
-  try {
-    ids = tokenizer.encode(text, /*add_special=*/false);
-  } catch (const Error& error) {
-    throw Error(fmt::format("{}: {}", file.string(), error.what()));
-  }
+  std::vector<TokenId> ids = tokenize(tokenizer, text, /*add_special=*/false, file.string());
   expect_in_vocabulary(ids, config, file.string());
   return ids;
 }

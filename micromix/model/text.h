@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "micromix/checkpoint/config.h"
@@ -21,6 +22,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model,
 // add such). SOURCE names the text.
 void expect_in_vocabulary(std::span<const TokenId> ids, const ModelConfig& config,
                           const std::string& source);
+
+// Tokenizer::encode whose errors name SOURCE.
+std::vector<TokenId> tokenize(const Tokenizer& tokenizer, std::string_view text, bool add_special,
+                              const std::string& source);
 
 // All of a text file, no special tokens. Throws Error where it is empty, not UTF-8, or has a token
 // without an embedding.

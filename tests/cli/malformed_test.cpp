@@ -212,6 +212,17 @@ TEST(Malformed, Texts) {
     }
     EXPECT_FALSE(std::filesystem::exists(folder / "stats"));
   }
+  for (const auto& [arguments, expected] : std::vector<std::pair<std::string, std::string>>{
+           {"generate " + kModel + " --prompt-file empty", "empty: text: found no tokens"},
+           {"generate " + kModel + " --prompt-file latin1", "latin1: text: byte 3: found 0xE9"},
+           {"generate " + kModel + " --prompt-file beyond",
+            "beyond: text: found a token of id 4096"},
+           {"tokenize " + kModel + " --file latin1", "latin1: text: byte 3: found 0xE9"}}) {
+    const auto result = run_command(arguments, "cd '" + folder.path().string() + "' &&");
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_EQ(testing::lines_of(result.err), 1) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(expected));
+  }
 }
 
 TEST(Malformed, Statistics) {
