@@ -112,23 +112,30 @@ TEST(ReferenceBackend, OneHotActivationsReturnTheWeight) {
 }
 
 // Integers small enough that every partial sum is exact in FP32: the result is the exact one.
+// Weights take every code; of 64 products at most 4 x 28 in units of 2^-4, or of E4M3 at most 448
+// in units of 2^-9, any sum fits 24 bits.
 TEST(ReferenceBackend, SmallIntegersAreExact) {
   Random random(4);
-  // Products are multiples of 2^-2 or more up to 24, so 64 of them sum exactly in 24 bits.
-  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 64}};
-  const auto weight = random_weight(random, 33, shapes, 127, 127, false);
-  const auto plan = random_plan(random, shapes, mx::ScaleRule::kFloor);
-  std::vector<float> x(11 * 64);
-  for (float& value : x) value = static_cast<float>(static_cast<int>(random() % 9) - 4);
-  const Backend& backend = reference_backend();
-  std::vector<float> y(11 * 33);
-  backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 11, x.data()), y.data());
-  const QuantizedRows rows = quantize_rows(plan, 11, x.data());
-  for (int64_t row = 0; row < 11; ++row) {
-    for (int64_t column = 0; column < 33; ++column) {
-      ASSERT_EQ(
-          mx::to_float(mx::to_bfloat16(oracle_output(weight.weight, rows, row, column).value)),
-          y[row * 33 + column]);
+  for (mx::Format format : mx::kOperandFormats) {
+    const int largest = format == mx::Format::kE4M3 ? 1 : 4;
+    for (const auto& activation : activation_formats()) {
+      const std::vector<SegmentShape> shapes = {{format, activation, 64}};
+      const auto weight = random_weight(random, 33, shapes, 127, 127, false);
+      const auto plan = random_plan(random, shapes, mx::ScaleRule::kFloor);
+      std::vector<float> x(11 * 64);
+      for (float& value : x) {
+        value = static_cast<float>(static_cast<int>(random() % (2 * largest + 1)) - largest);
+      }
+      const Backend& backend = reference_backend();
+      std::vector<float> y(11 * 33);
+      backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 11, x.data()),
+                       y.data());
+      const QuantizedRows rows = quantize_rows(plan, 11, x.data());
+      for (int64_t i = 0; i < 11 * 33; ++i) {
+        const double exact = oracle_output(weight.weight, rows, i / 33, i % 33).value;
+        ASSERT_EQ(mx::to_float(mx::to_bfloat16(exact)), y[i])
+            << mx::name(format) << " output " << i;
+      }
     }
   }
 }
