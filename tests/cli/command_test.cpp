@@ -77,6 +77,34 @@ TEST(Command, TokenizesBothWays) {
   EXPECT_EQ(run_command("tokenize " + kModel + " --text a --file b").exit_code, 2);
 }
 
+TEST(Command, TokenizeAddsSpecialTokensWhenAsked) {
+  const std::filesystem::path model = testing::data("tokenizers/llama3-style");
+  for (const Json& line : testing::read_jsonl(model / "golden.jsonl")) {
+    if (line.at("text") != "Hello, world!") continue;
+    const std::string tokenize = "tokenize " + model.string() + " --text 'Hello, world!'";
+    EXPECT_EQ(Json::parse(run_command(tokenize).out), line.at("ids"));
+    EXPECT_EQ(Json::parse(run_command(tokenize + " --special").out), line.at("ids_special"));
+    return;
+  }
+  FAIL() << "no such golden";
+}
+
+TEST(Command, GenerateStopsAtAnyEosTokenUnlessTold) {
+  const Json golden = testing::read_jsonl(testing::data("golden/qwen2-8m.greedy.jsonl"))[0];
+  const Json& ids = golden.at("ids");
+  const testing::ModelCopy model;
+  model.edit("generation_config.json", [&](Json& json) { json["eos_token_id"] = {7, ids[2]}; });
+  const std::filesystem::path prompt = model.path() / "prompt";
+  testing::write_text(prompt, golden.at("prompt").get<std::string>());
+  const std::string generate = "generate " + model.path().string() + " --prompt-file " +
+                               prompt.string() + " --max-new-tokens " + std::to_string(ids.size());
+  const auto two =
+      run_command("tokenize " + kModel + " --decode --text '" + Json{ids[0], ids[1]}.dump() + "'");
+  EXPECT_EQ(run_command(generate).out, two.out);
+  EXPECT_EQ(run_command(generate + " --ignore-eos").out,
+            golden.at("text").get<std::string>() + "\n");
+}
+
 TEST(Command, GeneratesGreedilyAndBySeed) {
   const std::string prompt = "generate " + kModel + " --prompt 'The city of' --max-new-tokens 8 ";
   const auto greedy = run_command(prompt);
