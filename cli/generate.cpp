@@ -1,6 +1,7 @@
 // micromix generate: continue a prompt, streaming.
 #include "micromix/model/generate.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <random>
@@ -21,6 +22,7 @@ struct Options {
   std::string prompt;
   std::string prompt_file;
   GenerateOptions generate;
+  std::optional<int64_t> max_new_tokens;
   std::optional<uint64_t> seed;
 };
 
@@ -38,6 +40,9 @@ void run(Options options) {
   const std::vector<TokenId> ids = tokenize(*tokenizer, prompt, /*add_special=*/true, source);
   if (ids.empty()) throw_invalid(source, "text", "no tokens", "at least one");
   expect_in_vocabulary(ids, model.config(), source);
+  const int64_t room = max_context(model.config()) - static_cast<int64_t>(ids.size()) + 1;
+  options.generate.max_new_tokens = options.max_new_tokens.value_or(
+      std::clamp(room, int64_t{1}, options.generate.max_new_tokens));
   options.generate.sampling.seed = options.seed ? *options.seed : std::random_device{}();
 
   StreamDecoder decoder(*tokenizer);
@@ -57,8 +62,10 @@ void add_generate(CLI::App& app) {
   prompt->add_option("--prompt-file", options->prompt_file, "File whose text to continue")
       ->option_text("F")
       ->check(CLI::ExistingFile);
-  command->add_option("--max-new-tokens", generate.max_new_tokens, "Tokens to generate at most")
-      ->option_text("N [128]")
+  command
+      ->add_option("--max-new-tokens", options->max_new_tokens,
+                   "Tokens to generate at most (default: 128, or what the context holds)")
+      ->option_text("N")
       ->check(CLI::Range(1, 1 << 24));
   command
       ->add_option("--temperature", generate.sampling.temperature,

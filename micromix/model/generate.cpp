@@ -10,7 +10,8 @@ void generate(const Model& model, std::span<const int32_t> prompt, const Generat
               const std::function<void(int32_t)>& on_token) {
   const ModelConfig& config = model.config();
   if (prompt.empty()) throw Error("prompt: found no tokens, expected at least one");
-  const int64_t capacity = static_cast<int64_t>(prompt.size()) + options.max_new_tokens;
+  // The last token is not run.
+  const int64_t capacity = static_cast<int64_t>(prompt.size()) + options.max_new_tokens - 1;
   expect_context(config, capacity);
 
   KvCache cache(config, capacity);

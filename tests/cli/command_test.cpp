@@ -116,6 +116,15 @@ TEST(Command, GeneratesGreedilyAndBySeed) {
   const auto too_long = run_command("generate " + kModel + " --prompt x --max-new-tokens 3000");
   EXPECT_EQ(too_long.exit_code, 1);
   EXPECT_THAT(too_long.err, HasSubstr("max_position_embeddings"));
+  // Unless told how many, it writes what the context holds; the last token takes no place in it.
+  const testing::ModelCopy small;
+  small.edit("config.json", [](Json& json) { json["max_position_embeddings"] = 8; });
+  const std::string three =
+      "generate " + small.path().string() + " --ignore-eos --prompt 'The city of'";
+  const auto fits = run_command(three + " --max-new-tokens 6");
+  EXPECT_EQ(fits.exit_code, 0) << fits.err;
+  EXPECT_EQ(run_command(three).out, fits.out);
+  EXPECT_EQ(run_command(three + " --max-new-tokens 7").exit_code, 1);
 }
 
 TEST(Command, WholeWayThrough) {

@@ -40,7 +40,7 @@ TEST(DemoModel, CacheContinuesWhereAPromptEnded) {
 TEST(DemoModel, ContextBeyondTheRopeIsAnError) {
   const Model model(MICROMIX_DEMO_MODEL);
   GenerateOptions options;
-  options.max_new_tokens = 2048;
+  options.max_new_tokens = 2049;
   const std::vector<int32_t> prompt = {1};
   EXPECT_THAT(testing::error_of([&] { generate(model, prompt, options, [](int32_t) {}); }),
               ::testing::HasSubstr("max_position_embeddings of 2048"));
