@@ -43,6 +43,13 @@ Sums score(int64_t m, int64_t vocab, const float* logits, const float* reference
   return total;
 }
 
+// SUM is one of what MODEL's logits of WINDOW gave.
+void expect_finite(double sum, const Model& model, int64_t window) {
+  if (std::isfinite(sum)) return;
+  throw Error(fmt::format("{}: NaN or Inf in the logits of window {}",
+                          model.weights().store.model().string(), window));
+}
+
 }  // namespace
 
 PerplexityResult evaluate_perplexity(const Model& model, const Model* reference,
@@ -94,10 +101,8 @@ PerplexityResult evaluate_perplexity(const Model& model, const Model* reference,
       sums.kl += part.kl;
       sums.same_top += part.same_top;
     }
-    if (!std::isfinite(sums.negative_log_likelihood)) {
-      throw Error(fmt::format("{}: NaN or Inf in the logits of window {}",
-                              model.weights().store.model().string(), window));
-    }
+    expect_finite(sums.negative_log_likelihood, model, window);
+    if (reference != nullptr) expect_finite(sums.kl, *reference, window);
     report(progress, window + 1, windows);
   }
 

@@ -1,6 +1,7 @@
 #include "micromix/model/generate.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "micromix/base/error.h"
 
@@ -21,6 +22,10 @@ void generate(const Model& model, std::span<const int32_t> prompt, const Generat
     const std::vector<float> hidden = model.forward(next, cache);
     const std::vector<float> logits =
         model.logits(1, hidden.data() + (next.size() - 1) * config.hidden_size);
+    if (!std::ranges::all_of(logits, [](float logit) { return std::isfinite(logit); })) {
+      throw Error(fmt::format("{}: NaN or Inf in the logits of new token {}",
+                              model.weights().store.model().string(), i));
+    }
     const int32_t token = sampler.sample(logits);
     const bool eos = std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), token) !=
                      config.eos_token_ids.end();

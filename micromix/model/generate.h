@@ -18,7 +18,8 @@ struct GenerateOptions {
 
 // Calls ON_TOKEN with each new token as it is chosen; an EOS id of the model ends the text and is
 // not passed on, unless ignore_eos. Throws Error where the prompt is empty, or prompt and new
-// tokens but the last, which is not run, are longer than the model's context.
+// tokens but the last, which is not run, are longer than the model's context, and where a logit is
+// not finite.
 void generate(const Model& model, std::span<const int32_t> prompt, const GenerateOptions& options,
               const std::function<void(int32_t)>& on_token);
 

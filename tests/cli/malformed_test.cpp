@@ -188,6 +188,26 @@ TEST(Malformed, TokenizerBeyondTheVocabulary) {
   EXPECT_THAT(result.err, HasSubstr("token id 5000"));
 }
 
+// A model that computes NaN writes and scores nothing.
+TEST(Malformed, LogitsThatAreNotFinite) {
+  const ModelCopy model;
+  const std::vector<uint16_t> nan(384, 0x7FFF);
+  rewrite_tensors(model, [&](auto& tensors) {
+    for (TensorData& tensor : tensors) {
+      if (tensor.name == "model.norm.weight") tensor.bytes = std::as_bytes(std::span(nan));
+    }
+  });
+  const std::string eval = " --data " + kText + " --window 16 --max-windows 1";
+  for (const std::string& command :
+       {"generate " + model.path().string() + " --prompt x", "eval " + model.path().string() + eval,
+        "eval " + kModel + eval + " --json --reference " + model.path().string()}) {
+    const auto result = run_command(command);
+    EXPECT_EQ(result.exit_code, 1) << command;
+    EXPECT_EQ(result.out, "");
+    EXPECT_THAT(result.err, HasSubstr(model.path().string() + ": NaN or Inf in the logits of"));
+  }
+}
+
 TEST(Malformed, Texts) {
   const testing::TemporaryFolder folder;
   testing::write_text(folder / "empty", "");
