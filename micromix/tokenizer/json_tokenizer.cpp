@@ -9,7 +9,10 @@ namespace micromix {
 JsonTokenizer::JsonTokenizer(const std::filesystem::path& file, const ModelClass& model_class)
     : file_(file.string()) {
   Json json = read_json(file);
-  if (model_class.nfc && json.is_object()) json["normalizer"] = {{"type", "NFC"}};
+  if (model_class.nfc && json.is_object()) {
+    Normalizer::parse(JsonObject(json, file_));  // one that is not known is refused all the same
+    json["normalizer"] = {{"type", "NFC"}};
+  }
   parse(JsonObject(json, file_));
   file_tokens_ = vocabulary_.size();
   add_class_tokens(model_class);

@@ -123,6 +123,16 @@ TEST(Malformed, UnsupportedPartsAreNamed) {
   expect_error(with("/model/novelty", true), "model.novelty");
 }
 
+// Also where the model's class normalizes its own way.
+TEST(Malformed, UnsupportedNormalizerOfQwen) {
+  TemporaryModel model;
+  Json json = tiny_tokenizer();
+  json["normalizer"] = {{"type", "Lowercase"}};
+  model.write("tokenizer.json", json.dump());
+  model.write("config.json", R"({"model_type": "qwen2"})");
+  EXPECT_THAT(error_of([&] { model.load(); }), HasSubstr("normalizer.type"));
+}
+
 TEST(Malformed, Templates) {
   const auto with = [](const std::string& special_tokens, const std::string& single) {
     return [=](Json& json) {
