@@ -6,6 +6,18 @@
 #include <fmt/format.h>
 
 #include "commands.h"
+#include "micromix/base/error.h"
+
+namespace {
+
+// What was printed may still be on its way, or have failed to arrive.
+void flush_output() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    throw micromix::Error("standard output: cannot write");
+  }
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app(
@@ -24,9 +36,12 @@ int main(int argc, char** argv) {
   micromix::cli::add_export(app);
   micromix::cli::add_compare(app);
   try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& success) {  // --help, --version
-    return app.exit(success);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::Success& success) {  // --help, --version
+      app.exit(success);
+    }
+    flush_output();
   } catch (const CLI::ParseError& error) {
     app.exit(error);
     return 2;

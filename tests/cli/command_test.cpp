@@ -42,6 +42,16 @@ TEST(Command, HelpAndVersionSucceedAndBadUsageIsTwo) {
               HasSubstr("found 'best', expected paper, released, budget or uniform:FORMAT"));
 }
 
+TEST(Command, OutputThatCannotBeWrittenIsAFailure) {
+  for (const std::string arguments :
+       {"--version", "tokenize " MICROMIX_DEMO_MODEL " --text a",
+        "generate " MICROMIX_DEMO_MODEL " --prompt a --max-new-tokens 2"}) {
+    const int status =
+        std::system(("'" MICROMIX_COMMAND "' " + arguments + " >/dev/full 2>&1").c_str());
+    EXPECT_EQ(WEXITSTATUS(status), 1) << arguments;
+  }
+}
+
 TEST(Command, EvalPrintsOneJsonObject) {
   const auto result =
       run_command("eval " + kModel + " --data " + kText +
