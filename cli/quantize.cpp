@@ -2,6 +2,7 @@
 #include <memory>
 #include <optional>
 #include <regex>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -64,14 +65,22 @@ std::map<mx::Format, ActivationFormat> parse_activations(const std::string& text
     for (auto& [weight, activation] : formats) activation = activation_format(text);
     return formats;
   }
-  for (const std::string& pair : CLI::detail::split(text, ',')) {
+  std::vector<std::string> pairs = CLI::detail::split(text, ',');
+  if (text.ends_with(',')) pairs.emplace_back();  // which split leaves out
+  std::set<mx::Format> given;
+  for (const std::string& pair : pairs) {
     const size_t equals = pair.find('=');
     if (equals == std::string::npos) {
       throw CLI::ValidationError("--activations",
                                  fmt::format("found '{}', expected WEIGHT=ACTIVATION", pair));
     }
-    formats[operand_format("--activations", pair.substr(0, equals))] =
-        activation_format(pair.substr(equals + 1));
+    const mx::Format weight = operand_format("--activations", pair.substr(0, equals));
+    if (!given.insert(weight).second) {
+      throw CLI::ValidationError(
+          "--activations",
+          fmt::format("found {} twice, expected each weight format once", mx::name(weight)));
+    }
+    formats[weight] = activation_format(pair.substr(equals + 1));
   }
   return formats;
 }

@@ -36,6 +36,11 @@ TEST(Command, HelpAndVersionSucceedAndBadUsageIsTwo) {
     const std::string budget = " -o /tmp/never --method budget --data " + kText + " --";
     EXPECT_EQ(run_command("quantize " + kModel + budget + option).exit_code, 2) << option;
   }
+  for (const std::string activations :
+       {"e2m1=e4m3,", "e2m1=e4m3,e2m1=bf16", "e2m1=", "bf16,e4m3"}) {
+    const std::string uniform = " -o /tmp/never --method uniform:e2m1 --activations ";
+    EXPECT_EQ(run_command("quantize " + kModel + uniform + activations).exit_code, 2);
+  }
   const auto method = run_command("quantize " + kModel + " -o /tmp/never --method best");
   EXPECT_EQ(method.exit_code, 2);
   EXPECT_THAT(method.err,
