@@ -1,6 +1,8 @@
 // micromix: the command. Exit codes: 0 done, 1 failed, 2 bad usage.
 #include <cstdio>
 #include <exception>
+#include <memory>
+#include <string>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -9,6 +11,13 @@
 #include "micromix/base/error.h"
 
 namespace {
+
+// CLI11 marks what is required only where an option has no text of its own.
+class HelpFormatter : public CLI::Formatter {
+  std::string make_option_desc(const CLI::Option* option) const override {
+    return option->get_description() + (option->get_required() ? " (required)" : "");
+  }
+};
 
 // What was printed may still be on its way, or have failed to arrive.
 void flush_output() {
@@ -26,6 +35,7 @@ int main(int argc, char** argv) {
       "micromix");
   app.set_version_flag("--version", "micromix " MICROMIX_VERSION);
   app.require_subcommand(1);
+  app.formatter(std::make_shared<HelpFormatter>());
   app.get_formatter()->column_width(36);
   micromix::cli::add_calibrate(app);
   micromix::cli::add_quantize(app);

@@ -182,7 +182,11 @@ void add_quantize(CLI::App& app) {
       ->option_text("OUT")
       ->required();
   CLI::Option* stats =
-      command->add_option("--stats", options->stats, "Statistics written by micromix calibrate")
+      command
+          ->add_option(
+              "--stats", options->stats,
+              "Statistics written by micromix calibrate; they or --data are required but for "
+              "uniform methods with weights rounded to nearest")
           ->option_text("STATS")
           ->check(CLI::ExistingFile);
   command->add_option("--data", options->data, "Calibration text (UTF-8), instead of --stats")

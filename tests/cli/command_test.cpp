@@ -22,6 +22,7 @@ TEST(Command, HelpAndVersionSucceedAndBadUsageIsTwo) {
     const auto help = run_command(name + " --help");
     EXPECT_EQ(help.exit_code, 0);
     EXPECT_THAT(help.out, HasSubstr("MODEL"));
+    EXPECT_THAT(help.out, HasSubstr("(required)"));
   }
   EXPECT_EQ(run_command("").exit_code, 2);
   EXPECT_EQ(run_command("nonsense").exit_code, 2);
