@@ -13,9 +13,9 @@ using testing::run_command;
 const std::string kModel = MICROMIX_DEMO_MODEL;
 const std::string kText = MICROMIX_DEMO_DATA "/wikitext-2/test.txt";
 
-// Runs quantize on the damaged model.
-void expect_refused(const ModelCopy& model, const std::vector<std::string>& parts,
-                    const std::string& prefix = "") {
+// Runs quantize on the model.
+void expect_failure(const ModelCopy& model, const std::vector<std::string>& parts,
+                    const std::string& prefix) {
   const auto result = run_command("quantize " + model.path().string() + " -o " +
                                       model.out().string() + " --method uniform:e2m1",
                                   prefix);
@@ -23,6 +23,12 @@ void expect_refused(const ModelCopy& model, const std::vector<std::string>& part
   EXPECT_EQ(testing::lines_of(result.err), 1) << result.err;
   for (const std::string& part : parts) EXPECT_THAT(result.err, HasSubstr(part));
   EXPECT_FALSE(std::filesystem::exists(model.out()));
+}
+
+// A damaged model fails before anything is written.
+void expect_refused(const ModelCopy& model, const std::vector<std::string>& parts) {
+  expect_failure(model, parts, "");
+  EXPECT_FALSE(std::filesystem::exists(model.out().string() + ".partial"));
 }
 
 // Writes the demo's tensors again, after CHANGE.
@@ -271,7 +277,7 @@ TEST(Malformed, Patterns) {
 // A file-size limit stands for a full disk: writing fails in the middle of a shard.
 TEST(Malformed, FullDisk) {
   const ModelCopy model;
-  expect_refused(model, {"safetensors: cannot write"}, "ulimit -f 500; trap '' XFSZ;");
+  expect_failure(model, {"safetensors: cannot write"}, "ulimit -f 500; trap '' XFSZ;");
   // What was begun can go on where there is room.
   const auto resumed = run_command("quantize " + model.path().string() + " -o " +
                                    model.out().string() + " --method uniform:e2m1 --resume");
