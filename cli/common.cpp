@@ -127,6 +127,8 @@ Progress::~Progress() {
 
 void Progress::update(int64_t done, int64_t total) {
   const Clock::time_point now = Clock::now();
+  if (done < done_) start_ = shown_ = now;  // another pass begins
+  done_ = done;
   const double elapsed = std::chrono::duration<double>(now - start_).count();
   const double since_shown = std::chrono::duration<double>(now - shown_).count();
   const bool started = shown_ != start_;

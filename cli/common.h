@@ -66,6 +66,7 @@ class Progress {
   bool terminal_;
   Clock::time_point start_ = Clock::now();
   Clock::time_point shown_ = start_;
+  int64_t done_ = 0;
   bool line_open_ = false;
 };
 

@@ -202,7 +202,7 @@ QuantizeReport quantize_model(const ModelWeights& weights, const std::string& mo
   assert(statistics != nullptr ||
          (options.allocation.method == AllocationMethod::kUniform && !gptq));
   expect_quantizable(weights, options, out, output);
-  const ModelPlan plan = plan_model(weights, statistics, options, nullptr);
+  const ModelPlan plan = plan_model(weights, statistics, options, progress);
   expect_free_space(out, predicted_bytes(plan, weights));
 
   // The plan stands for what the statistics say of the model.

@@ -38,7 +38,8 @@ void expect_quantizable(const ModelWeights& weights, const QuantizeOptions& opti
 
 // Writes the quantized folder OUT. STATISTICS may be null for uniform methods with weights rounded
 // to nearest only; the budget allocation needs their sensitivities. Throws Error: nothing but
-// OUT.partial is left behind then.
+// OUT.partial is left behind then. PROGRESS goes over the layers once, and before that once for the
+// budget allocation.
 QuantizeReport quantize_model(const ModelWeights& weights, const std::string& model_hash,
                               const Statistics* statistics, const QuantizeOptions& options,
                               const std::filesystem::path& out, const OutputOptions& output,

@@ -249,7 +249,11 @@ TEST(Pipeline, BudgetIsMetAndGptqLeavesLessError) {
   QuantizeOptions options = options_for(AllocationMethod::kBudget);
   options.scale_rule = mx::ScaleRule::kEven;
   options.allocation.bits = 5.1;
-  const QuantizeReport nearest = quantize(weights, statistics, options, folder / "rtn");
+  int64_t reports = 0;
+  const QuantizeReport nearest =
+      quantize_model(weights, "xxh3:1", &statistics, options, folder / "rtn", {},
+                     [&](int64_t, int64_t) { ++reports; });
+  EXPECT_EQ(reports, 2 * weights.config.num_layers);  // planning, then quantizing
   options.weights = WeightRounding::kGptq;
   const QuantizeReport gptq = quantize(weights, statistics, options, folder / "gptq");
   EXPECT_LE(nearest.after.average_bits, 5.1);
