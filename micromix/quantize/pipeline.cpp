@@ -187,7 +187,8 @@ void expect_quantizable(const ModelWeights& weights, const QuantizeOptions& opti
   expect_usable_output(weights.store.model(), out, output);
   QuantizeOptions narrowest = options;
   if (options.allocation.method != AllocationMethod::kUniform) {
-    narrowest.allocation = {.method = AllocationMethod::kUniform, .uniform = mx::Format::kE2M1};
+    narrowest.allocation.method = AllocationMethod::kUniform;
+    narrowest.allocation.uniform = mx::Format::kE2M1;
   }
   expect_free_space(out,
                     predicted_bytes(plan_model(weights, nullptr, narrowest, nullptr), weights));
