@@ -56,7 +56,8 @@ int main(int argc, char** argv) {
     app.exit(error);
     return 2;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "micromix: error: {}\n", error.what());
+    // Not by fmt::print, which throws where that cannot be written either.
+    std::fputs(fmt::format("micromix: error: {}\n", error.what()).c_str(), stderr);
     return 1;
   }
   return 0;
