@@ -65,6 +65,11 @@ GptqFactor::GptqFactor(const InputMoments& moments, const Plan& plan)
     }
     dpotrf_("L", &size, cholesky.data(), &size, &info);
   }
+  cost_.resize(k);
+  for (int64_t t = 0; t < k; ++t) {
+    const double diagonal = scale[t] * cholesky[t * k + t];
+    cost_[t] = static_cast<float>(diagonal * diagonal);
+  }
   feedback_.resize(k * k);
 #pragma omp parallel for schedule(static)
   for (int64_t s = 0; s < k; ++s) {
@@ -92,22 +97,55 @@ BlockPlace place_of(QuantizedLinear& linear, int64_t position) {
   return {};
 }
 
-// Rounds one block of one row, last channel first: FED are its weights with the feedback of the
-// blocks done before, FEEDBACK the factor's rows and columns of the block. ERROR becomes the
-// weights W minus what they were rounded to.
-uint8_t round_block(mx::Format format, mx::ScaleRule rule, const float* w, float* fed,
-                    const float* feedback, int64_t stride, uint8_t* codes, float* error) {
+// What the channels of one block share, whatever the row.
+struct BlockFactor {
+  const float* feedback;  // the factor's rows and columns of the block
+  int64_t stride;
+  const float* cost;  // [kBlock]
+};
+
+// One block of one row, rounded.
+struct RoundedBlock {
+  uint8_t scale;
+  uint8_t codes[kBlock];
+  float error[kBlock];  // the weights minus what they were rounded to
+  float cost;           // in output error, once its feedback is spent
+};
+
+// Rounds the weights W with scale byte SCALE, last channel first. FED are the weights with the
+// feedback of the blocks done before.
+RoundedBlock round_block(mx::Format format, uint8_t scale, const float* w, const float* fed,
+                         const BlockFactor& factor) {
+  RoundedBlock block{scale, {}, {}, 0};
+  float target[kBlock];
+  std::copy_n(fed, kBlock, target);
+  const float unit = mx::decode_scale(scale);
+  const auto& table = mx::decode_table(format);
+  for (int64_t t = kBlock; t-- > 0;) {
+    block.codes[t] = mx::encode(format, target[t], scale - mx::kScaleBias);
+    const float value = table[block.codes[t]] * unit;
+    block.error[t] = w[t] - value;
+    block.cost += factor.cost[t] * (target[t] - value) * (target[t] - value);
+    for (int64_t s = 0; s < t; ++s) {
+      target[s] += block.error[t] * factor.feedback[t * factor.stride + s];
+    }
+  }
+  return block;
+}
+
+// The cheapest of RULE's scale and its two neighbours; RULE's where that is as good.
+RoundedBlock round_block(mx::Format format, mx::ScaleRule rule, const float* w, const float* fed,
+                         const BlockFactor& factor) {
   float amax = 0;
   for (int64_t i = 0; i < kBlock; ++i) amax = std::max(amax, std::fabs(fed[i]));
   const uint8_t scale = mx::encode_scale(rule, format, amax);
-  const float factor = mx::decode_scale(scale);
-  const auto& table = mx::decode_table(format);
-  for (int64_t t = kBlock; t-- > 0;) {
-    codes[t] = mx::encode(format, fed[t], scale - mx::kScaleBias);
-    error[t] = w[t] - table[codes[t]] * factor;
-    for (int64_t s = 0; s < t; ++s) fed[s] += error[t] * feedback[t * stride + s];
+  RoundedBlock best = round_block(format, scale, w, fed, factor);
+  for (int neighbour : {scale - 1, scale + 1}) {
+    if (neighbour < 0 || neighbour >= mx::kScaleNan) continue;
+    const RoundedBlock other = round_block(format, static_cast<uint8_t>(neighbour), w, fed, factor);
+    if (other.cost < best.cost) best = other;
   }
-  return scale;
+  return best;
 }
 
 }  // namespace
@@ -142,12 +180,13 @@ QuantizedLinear quantize_linear_gptq(const LinearWeights& linear, const Plan& pl
     const int64_t bytes = mx::packed_bytes(format, kBlock);
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < n; ++row) {
-      uint8_t codes[kBlock];
-      const int64_t at = row * blocks + place.block;
-      place.segment->scales[at] = round_block(
+      const RoundedBlock block = round_block(
           format, rule, w.data() + row * k + begin, fed.data() + row * kBlock,
-          factor.feedback().data() + begin * k + begin, k, codes, error.data() + row * k + begin);
-      mx::pack(format, codes, std::span(place.segment->codes).subspan(at * bytes, bytes));
+          {factor.feedback().data() + begin * k + begin, k, factor.cost().data() + begin});
+      const int64_t at = row * blocks + place.block;
+      place.segment->scales[at] = block.scale;
+      std::copy_n(block.error, kBlock, error.data() + row * k + begin);
+      mx::pack(format, block.codes, std::span(place.segment->codes).subspan(at * bytes, bytes));
     }
   }
   return result;

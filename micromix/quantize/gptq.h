@@ -32,14 +32,18 @@ class GptqFactor {
   const std::vector<int32_t>& position() const { return position_; }
   // L[s][t] / L[t][t] for s > t, else 0; [k, k] row-major.
   const std::vector<float>& feedback() const { return feedback_; }
+  // L[t][t]^2: what a squared error of the t-th channel costs once its feedback is spent; [k].
+  const std::vector<float>& cost() const { return cost_; }
 
  private:
   std::vector<int32_t> position_;
   std::vector<float> feedback_;
+  std::vector<float> cost_;
 };
 
-// quantize_linear with error feedback. A block's scale is chosen when the block is reached. Throws
-// Error as quantize_linear does.
+// quantize_linear with error feedback. A block's scale is chosen when the block is reached: RULE's, or
+// a power of two above or below it where the block then costs less. Throws Error as quantize_linear
+// does.
 QuantizedLinear quantize_linear_gptq(const LinearWeights& linear, const Plan& plan,
                                      std::span<const int32_t> row_order, mx::ScaleRule rule,
                                      const GptqFactor& factor);

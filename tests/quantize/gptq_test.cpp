@@ -1,6 +1,7 @@
 #include "micromix/quantize/gptq.h"
 
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
 
@@ -111,10 +112,11 @@ double output_error(const std::vector<float>& x, const std::vector<float>& w,
   return error;
 }
 
-// GPTQ as its paper has it, with an explicit inverse that loses a row and column at each step, in
-// the order and with the damping of GptqFactor.
-std::vector<float> slow_gptq(const std::vector<float>& x, std::vector<double> w, const Plan& plan,
-                             const std::vector<int32_t>& position) {
+// Row c of the inverse of H that GPTQ's paper works with, for every channel c when its turn comes,
+// in the order and with the damping of GptqFactor: an explicit inverse that loses a row and column
+// at each step.
+std::vector<std::vector<double>> inverse_rows(const std::vector<float>& x,
+                                              const std::vector<int32_t>& position) {
   std::vector<double> h(kK * kK);
   for (int64_t i = 0; i < kK; ++i) {
     for (int64_t j = 0; j < kK; ++j) {
@@ -136,35 +138,62 @@ std::vector<float> slow_gptq(const std::vector<float>& x, std::vector<double> w,
       for (int64_t j = 0; j < kK; ++j) h[i * kK + j] -= factor * h[p * kK + j];
     }
   }
-  std::vector<float> q(kN * kK);
-  std::vector<uint8_t> scales(kN);
+  std::vector<std::vector<double>> rows(kK);
   for (int64_t step = kK; step-- > 0;) {
     const int64_t c = position[step];
-    size_t f = 0;
-    for (int64_t end = plan.channels[0]; c >= end; end += plan.channels[++f]) {
-    }
-    const mx::Format format = mx::kOperandFormats[f];
-    for (int64_t n = 0; n < kN; ++n) {
-      if ((step + 1) % 32 == 0) {
-        float amax = 0;
-        for (int64_t i = 0; i < 32; ++i) {
-          const double value = std::fabs(w[n * kK + position[step - i]]);
-          amax = std::max(amax, static_cast<float>(value));
-        }
-        scales[n] = mx::encode_scale(mx::ScaleRule::kEven, format, amax);
-      }
-      const uint8_t code =
-          mx::encode(format, static_cast<float>(w[n * kK + c]), scales[n] - mx::kScaleBias);
-      q[n * kK + c] = mx::dequantize(format, code, scales[n]);
-      const double error = (w[n * kK + c] - q[n * kK + c]) / h[c * kK + c];
-      for (int64_t earlier = 0; earlier < step; ++earlier) {
-        w[n * kK + position[earlier]] -= error * h[c * kK + position[earlier]];
-      }
-    }
+    rows[c].assign(h.begin() + c * kK, h.begin() + (c + 1) * kK);
     const std::vector<double> old = h;
     for (int64_t i = 0; i < kK; ++i) {
       for (int64_t j = 0; j < kK; ++j) {
         h[i * kK + j] -= old[i * kK + c] * old[c * kK + j] / old[c * kK + c];
+      }
+    }
+  }
+  return rows;
+}
+
+mx::Format format_at(const Plan& plan, int64_t position) {
+  size_t f = 0;
+  for (int64_t end = plan.channels[0]; position >= end; end += plan.channels[++f]) {
+  }
+  return mx::kOperandFormats[f];
+}
+
+// GPTQ as its paper has it, with a block's scale chosen among three by what the block costs.
+std::vector<float> slow_gptq(const std::vector<float>& x, std::vector<double> w, const Plan& plan,
+                             const std::vector<int32_t>& position) {
+  const auto inverse = inverse_rows(x, position);
+  std::vector<float> q(kN * kK);
+  for (int64_t n = 0; n < kN; ++n) {
+    std::vector<double> row(w.begin() + n * kK, w.begin() + (n + 1) * kK);
+    for (int64_t end = kK; end > 0; end -= 32) {
+      const mx::Format format = format_at(plan, position[end - 1]);
+      float amax = 0;
+      for (int64_t step = end - 32; step < end; ++step) {
+        amax = std::max(amax, static_cast<float>(std::fabs(row[position[step]])));
+      }
+      const uint8_t scale = mx::encode_scale(mx::ScaleRule::kEven, format, amax);
+      const std::vector<double> before = row;
+      double best = std::numeric_limits<double>::infinity();
+      for (int candidate : {scale + 0, scale - 1, scale + 1}) {
+        std::vector<double> trial = before;
+        double cost = 0;
+        float rounded[32];
+        for (int64_t step = end; step-- > end - 32;) {
+          const int64_t c = position[step];
+          const uint8_t code =
+              mx::encode(format, static_cast<float>(trial[c]), candidate - mx::kScaleBias);
+          rounded[step - end + 32] = mx::dequantize(format, code, static_cast<uint8_t>(candidate));
+          const double error = trial[c] - rounded[step - end + 32];
+          cost += error * error / inverse[c][c];
+          for (int64_t earlier = 0; earlier < step; ++earlier) {
+            trial[position[earlier]] -= error / inverse[c][c] * inverse[c][position[earlier]];
+          }
+        }
+        if (cost >= best) continue;
+        best = cost;
+        row = trial;
+        for (int64_t i = 0; i < 32; ++i) q[n * kK + position[end - 32 + i]] = rounded[i];
       }
     }
   }
@@ -204,6 +233,8 @@ TEST_F(Gptq, LeavesLessErrorThanNearest) {
   }
 }
 
+// Without correlation there is no feedback: each block is rounded to nearest, with the scale of the
+// three that leaves the least squared error.
 TEST_F(Gptq, RoundsToNearestWhereChannelsAreUncorrelated) {
   std::vector<float> rows(kK * kK);
   for (int64_t i = 0; i < kK; ++i) rows[i * kK + i] = 1;
@@ -211,12 +242,30 @@ TEST_F(Gptq, RoundsToNearestWhereChannelsAreUncorrelated) {
   moments.add(kK, rows.data());
   std::vector<int32_t> order(kN);
   std::iota(order.rbegin(), order.rend(), 0);
-  const auto nearest = quantize_linear(linear_, plan_, order, mx::ScaleRule::kEven);
-  const auto gptq =
-      quantize_linear_gptq(linear_, plan_, order, mx::ScaleRule::kEven, GptqFactor(moments, plan_));
-  for (size_t i = 0; i < nearest.segments.size(); ++i) {
-    EXPECT_EQ(gptq.segments[i].codes, nearest.segments[i].codes);
-    EXPECT_EQ(gptq.segments[i].scales, nearest.segments[i].scales);
+  const auto gptq = dequantized(quantize_linear_gptq(linear_, plan_, order, mx::ScaleRule::kEven,
+                                                     GptqFactor(moments, plan_)));
+  const std::vector<float> w = permuted_weight(linear_, plan_, order);
+  for (int64_t begin = 0; begin < kN * kK; begin += 32) {
+    const mx::Format format = format_at(plan_, begin % kK);
+    float amax = 0;
+    for (int64_t i = 0; i < 32; ++i) amax = std::max(amax, std::fabs(w[begin + i]));
+    const int scale = mx::encode_scale(mx::ScaleRule::kEven, format, amax);
+    double best = std::numeric_limits<double>::infinity();
+    std::vector<float> expected;
+    for (int candidate : {scale, scale - 1, scale + 1}) {
+      std::vector<float> values;
+      double cost = 0;
+      for (int64_t i = 0; i < 32; ++i) {
+        const uint8_t code = mx::encode(format, w[begin + i], candidate - mx::kScaleBias);
+        values.push_back(mx::dequantize(format, code, static_cast<uint8_t>(candidate)));
+        cost += std::pow(w[begin + i] - values.back(), 2.0);
+      }
+      if (cost >= best) continue;
+      best = cost;
+      expected = values;
+    }
+    const std::vector<float> found(gptq.begin() + begin, gptq.begin() + begin + 32);
+    ASSERT_EQ(found, expected) << "at " << begin;
   }
 }
 
