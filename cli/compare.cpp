@@ -21,14 +21,14 @@ struct Options {
 
 void print_run(const ComparisonRun& run) {
   const std::string target = run.target_bits ? fmt::format("{:g}", *run.target_bits) : "";
-  fmt::print("{:<14} {:>6} {:>9.3f} {:>12.4f} {:>9.5f} {:>8.4f}\n", run.method, target,
-             run.average_bits, run.perplexity, run.kl, run.top1);
+  fmt::print("{:<14} {:>6} {:>9.3f} {:>10.3f} {:>12.4f} {:>9.5f} {:>8.4f}\n", run.method, target,
+             run.average_bits, run.bits_per_parameter, run.perplexity, run.kl, run.top1);
   std::fflush(stdout);
 }
 
 void run(const Options& options) {
-  fmt::print("{:<14} {:>6} {:>9} {:>12} {:>9} {:>8}\n", "method", "target", "bits", "perplexity",
-             "KL", "top1");
+  fmt::print("{:<14} {:>6} {:>9} {:>10} {:>12} {:>9} {:>8}\n", "method", "target", "bits",
+             "bits/param", "perplexity", "KL", "top1");
   const std::filesystem::path out = options.out;
   Comparison comparison;
   {

@@ -107,11 +107,13 @@ class Comparer {
                    ComparisonRun& run) {
     if (run.method == kBf16) {
       run.average_bits = 16;
+      run.bits_per_parameter = measure(reference_.weights()).bits_per_parameter;
       evaluate(reference_, tokens, progress, run);
       return;
     }
     if (const auto baseline = parse_baseline(run.method)) {
       run.average_bits = bits_per_value(*baseline);
+      run.bits_per_parameter = bits_per_parameter(run.average_bits);
       const auto backend = fake_quantization_backend(*baseline, kernels::reference_backend());
       evaluate(Model(path_, *backend, kernels::reference_backend()), tokens, progress, run);
       return;
@@ -121,7 +123,9 @@ class Comparer {
     quantize_model(reference_.weights(), hash(), &statistics(options), options, out,
                    {.force = true}, nullptr);
     const Model model(out);
-    run.average_bits = measure(model.weights()).average_bits;
+    const ModelSize size = measure(model.weights());
+    run.average_bits = size.average_bits;
+    run.bits_per_parameter = size.bits_per_parameter;
     for (const LayerWeights& layer : model.weights().layers) {
       auto& inputs = run.allocation.emplace_back();
       for (LinearRole role : kLinearRoles) {
@@ -133,6 +137,18 @@ class Comparer {
   }
 
  private:
+  // The whole model's, were its decoder's linears stored at BITS a value.
+  double bits_per_parameter(double bits) const {
+    const ModelSize size = measure(reference_.weights());
+    double elements = 0;
+    for (const LayerWeights& layer : reference_.weights().layers) {
+      for (const LinearWeights& linear : layer.linears) {
+        elements += static_cast<double>(linear.n) * static_cast<double>(linear.k);
+      }
+    }
+    return size.bits_per_parameter - elements * (16 - bits) / static_cast<double>(size.parameters);
+  }
+
   void evaluate(const Model& model, std::span<const TokenId> tokens,
                 const ProgressFunction& progress, ComparisonRun& run) const {
     const PerplexityResult result =
@@ -200,6 +216,7 @@ Json to_json(const Comparison& comparison) {
   for (const ComparisonRun& run : comparison.runs) {
     Json json = {{"method", run.method},
                  {"average_bits", run.average_bits},
+                 {"bits_per_parameter", run.bits_per_parameter},
                  {"perplexity", run.perplexity},
                  {"kl", run.kl},
                  {"top1", run.top1},
@@ -222,6 +239,7 @@ Comparison parse_comparison(const Json& json, const std::string& file) {
     run.method = entry.string("method");
     if (entry.has("target_bits")) run.target_bits = entry.number("target_bits");
     run.average_bits = entry.number("average_bits");
+    run.bits_per_parameter = entry.number("bits_per_parameter");
     run.perplexity = entry.number("perplexity");
     run.kl = entry.number("kl");
     run.top1 = entry.number("top1");

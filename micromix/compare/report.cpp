@@ -103,12 +103,15 @@ std::string allocation_section(const Comparison& comparison) {
 
 std::string table_section(const Comparison& comparison) {
   std::string html =
-      "<h2>Table</h2>\n<table><tr><th>method</th><th>average bits</th><th>perplexity</th>"
+      "<h2>Table</h2>\n<table><tr><th>method</th><th>average bits</th><th>bits a parameter</th>"
+      "<th>perplexity</th>"
       "<th>KL</th><th>same top token</th></tr>\n";
   for (const ComparisonRun& run : comparison.runs) {
     html += fmt::format(
-        "<tr><td>{}</td><td>{:.3f}</td><td>{:.2f}</td><td>{:.4f}</td><td>{:.4f}</td></tr>\n",
-        escape_xml(title_of(run)), run.average_bits, run.perplexity, run.kl, run.top1);
+        "<tr><td>{}</td><td>{:.3f}</td><td>{:.2f}</td><td>{:.2f}</td><td>{:.4f}</td><td>{:.4f}</"
+        "td></tr>\n",
+        escape_xml(title_of(run)), run.average_bits, run.bits_per_parameter, run.perplexity, run.kl,
+        run.top1);
   }
   return html + "</table>\n";
 }
@@ -123,10 +126,12 @@ std::string text_of(const Json& inputs, const char* key) {
 
 std::string markdown_table(const Comparison& comparison) {
   std::string table =
-      "| method | average bits | perplexity | KL | same top token |\n|---|---|---|---|---|\n";
+      "| method | average bits | bits a parameter | perplexity | KL | same top token |\n"
+      "|---|---|---|---|---|---|\n";
   for (const ComparisonRun& run : comparison.runs) {
-    table += fmt::format("| {} | {:.3f} | {:.2f} | {:.4f} | {:.4f} |\n", title_of(run),
-                         run.average_bits, run.perplexity, run.kl, run.top1);
+    table +=
+        fmt::format("| {} | {:.3f} | {:.2f} | {:.2f} | {:.4f} | {:.4f} |\n", title_of(run),
+                    run.average_bits, run.bits_per_parameter, run.perplexity, run.kl, run.top1);
   }
   return table;
 }
