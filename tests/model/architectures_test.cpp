@@ -70,9 +70,9 @@ TEST(SlidingWindow, LongerContextIsAnError) {
   const testing::TemporaryFolder folder;
   copy_with_config(testing::data("models/mistral"), "config.window.json", folder / "model");
   const Model model(folder / "model");
-  EXPECT_EQ(testing::greedy(model, {1, 2, 3}, 13).size(), 13u);
+  EXPECT_EQ(testing::greedy(model, {1, 2, 3}, 14).size(), 14u);
   EXPECT_THAT(testing::error_of([&] {
-                testing::greedy(model, {1, 2, 3}, 14);
+                testing::greedy(model, {1, 2, 3}, 15);
               }),
               ::testing::HasSubstr("sliding_window of 16"));
 }
