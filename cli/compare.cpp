@@ -77,7 +77,7 @@ void add_compare(CLI::App& app) {
       ->option_text("LIST")
       ->delimiter(',')
       ->required()
-      ->check(CLI::Range(4.25, 8.25));
+      ->check(CLI::Range(4.25, 8.25) & finite_number());
   add_calibration_options(*command, options->comparison.calibration);
   add_evaluation_options(*command, options->comparison.evaluation);
   add_threads(*command);

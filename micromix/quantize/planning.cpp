@@ -117,7 +117,8 @@ double bits_for(const Budget& budget, const QuantizeOptions& options, double pre
 // sum over inputs taken alone, not its size: so the plan predicted to meet the target is measured,
 // the target corrected by the ratio found, and again. 10 % below the target is near enough.
 void plan_for_kl(const ModelWeights& weights, const Statistics& statistics,
-                 const QuantizeOptions& options, const Budget& budget, ModelPlan& plan) {
+                 const QuantizeOptions& options, const Budget& budget,
+                 const ProgressFunction& progress, ModelPlan& plan) {
   // Plans are measured with weights rounded to nearest; GPTQ takes 7 to 12 % off
   // (docs/allocation.md).
   constexpr double kGptqGain = 1.09;
@@ -130,7 +131,7 @@ void plan_for_kl(const ModelWeights& weights, const Statistics& statistics,
   for (int round = 0; round < kRounds; ++round) {
     const double bits = bits_for(budget, options, predicted_target);
     const BudgetResult result = budget.allocate(options, bits);
-    const double measured = measure_plan_kl(weights, statistics, plan, options);
+    const double measured = measure_plan_kl(weights, statistics, plan, options, progress);
     // The narrowest plan that meets the target; failing that, the one nearest to it.
     const bool meets = measured <= target;
     if (meets ? best_kl > target || bits < best_bits : measured < best_kl) {
@@ -153,7 +154,7 @@ ModelPlan plan_model(const ModelWeights& weights, const Statistics* statistics,
   if (options.allocation.method == AllocationMethod::kBudget) {
     const Budget budget = make_budget(weights, *statistics, options, progress, plan);
     if (options.allocation.max_kl) {
-      plan_for_kl(weights, *statistics, options, budget, plan);
+      plan_for_kl(weights, *statistics, options, budget, progress, plan);
     } else {
       plan.exhausted = budget.allocate(options, options.allocation.bits).exhausted;
     }

@@ -124,7 +124,8 @@ void measure_sensitivities(const ModelWeights& weights, Statistics& statistics,
 }
 
 double measure_plan_kl(const ModelWeights& weights, const Statistics& statistics,
-                       const ModelPlan& plan, const QuantizeOptions& options) {
+                       const ModelPlan& plan, const QuantizeOptions& options,
+                       const ProgressFunction& progress) {
   const ModelConfig& config = weights.config;
   const Sample sample(statistics, 8, 512);
   Hidden base = embed(weights, sample.ids);
@@ -136,6 +137,7 @@ double measure_plan_kl(const ModelWeights& weights, const Statistics& statistics
     run_layer(SimulatedLayer(layer_weights, config, plan.layers[index], options).layer(), config,
               sample, quantized[0]);
     layer_weights.release();
+    report(progress, index + 1, config.num_layers);
   }
   return mean_kl(weights, base, quantized)[0];
 }

@@ -24,6 +24,7 @@ bool has_sensitivities(const Statistics& statistics);
 
 // The KL divergence of the model along PLAN, over 8 x 512 tokens.
 double measure_plan_kl(const ModelWeights& weights, const Statistics& statistics,
-                       const ModelPlan& plan, const QuantizeOptions& options);
+                       const ModelPlan& plan, const QuantizeOptions& options,
+                       const ProgressFunction& progress);
 
 }  // namespace micromix

@@ -92,7 +92,7 @@ TEST(Sensitivity, IsTheKlOfThatInputAlone) {
     for (LinearRole role : kLinearRoles) {
       plan.layers[2].quantized[static_cast<size_t>(role)] = input_of(role) == input;
     }
-    const double kl = measure_plan_kl(weights, statistics, plan, options);
+    const double kl = measure_plan_kl(weights, statistics, plan, options, nullptr);
     EXPECT_GT(kl, 0);
     EXPECT_DOUBLE_EQ(kl, *statistics.at(2, input).fp4_kl);
   }
