@@ -79,7 +79,7 @@ void draw_axes(const Axes& axes, const std::string& x_label, const std::string& 
 }
 
 void draw_series(const Axes& axes, const Series& series, size_t index, std::string& svg) {
-  svg += fmt::format("<g class=\"c{}\">\n", index % 8);
+  svg += fmt::format("<g class=\"c{}\">\n", index % 12);
   if (series.points.size() > 1) {
     std::string points;
     for (const auto& [x, y] : series.points) {

@@ -1,4 +1,4 @@
-// Charts as inline SVG: colours and text follow the page's style sheet (classes c0 to c7, and
+// Charts as inline SVG: colours and text follow the page's style sheet (classes c0 to c11, and
 // currentColor).
 #pragma once
 

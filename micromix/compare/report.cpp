@@ -29,6 +29,8 @@ th:first-child, td:first-child { text-align: left; }
 .c2 { fill: #18936a; stroke: #18936a; } .c3 { fill: #a44fc0; stroke: #a44fc0; }
 .c4 { fill: #b8860b; stroke: #b8860b; } .c5 { fill: #0f8ea8; stroke: #0f8ea8; }
 .c6 { fill: #c43d70; stroke: #c43d70; } .c7 { fill: #6b7785; stroke: #6b7785; }
+.c8 { fill: #7a5c3e; stroke: #7a5c3e; } .c9 { fill: #5b7f2b; stroke: #5b7f2b; }
+.c10 { fill: #8fa3c8; stroke: #8fa3c8; } .c11 { fill: #d98fb0; stroke: #d98fb0; }
 .f0 { fill: #7fb2f0; background: #7fb2f0; } .f1 { fill: #3fa38a; background: #3fa38a; }
 .f2 { fill: #e0a83c; background: #e0a83c; } .f3 { fill: #c8503c; background: #c8503c; }
 )";
