@@ -47,6 +47,7 @@ struct MixedWeight {
 // How an input is quantized: the activation side of a plan.
 struct InputPlan {
   struct Segment {
+    mx::Format weight;                 // of the weights that it multiplies
     std::optional<mx::Format> format;  // none: BF16 activations (weight-only quantization)
     int64_t channels;                  // a multiple of 32
   };
@@ -54,6 +55,9 @@ struct InputPlan {
   std::vector<int32_t> permutation;  // [k], x'[j] = x[permutation[j]]; empty: identity
   std::vector<Segment> segments;     // empty: every reader is dense, nothing is quantized
   mx::ScaleRule scale_rule = mx::ScaleRule::kRceil;
+  // Also keep the rows as they are, for Backend::rows() or a dense reader beside mixed ones. Always
+  // so without segments.
+  bool keep_rows = false;
 };
 
 // A weight made ready by a backend.
@@ -86,7 +90,8 @@ class Backend {
   virtual std::unique_ptr<Input> input_swiglu(const InputPlan& plan, int64_t m, const float* gate,
                                               const float* up) const = 0;
 
-  // The rows [m, k] before rounding, gathering and quantizing, for calibration.
+  // The rows [m, k] before rounding, gathering and quantizing, for calibration. The input's plan
+  // must keep them.
   virtual std::span<const float> rows(const Input& input) const = 0;
 
   // Y [m, n] row-major. A mixed linear needs an input made by a plan with its segments.

@@ -1,5 +1,6 @@
 #include "micromix/model/decoder_layer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "micromix/model/attention.h"
@@ -56,10 +57,12 @@ kernels::InputPlan input_plan(const std::optional<QuantizationConfig>& quantizat
     plan.scale_rule = quantization->scale_rule;
     for (const LinearWeights::Segment& segment : reader->segments) {
       plan.segments.push_back(
-          {quantization->activation_formats.at(segment.format), segment.channels});
+          {segment.format, quantization->activation_formats.at(segment.format), segment.channels});
     }
     break;
   }
+  plan.keep_rows = std::any_of(readers.begin(), readers.end(),
+                               [](const LinearWeights* reader) { return !reader->quantized(); });
   return plan;
 }
 

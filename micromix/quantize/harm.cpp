@@ -54,11 +54,12 @@ struct Rows {
 };
 
 Rows quantized_rows(const InputStatistics& input, std::span<const int32_t> order,
-                    const ActivationFormat& format, mx::ScaleRule rule) {
+                    mx::Format weight_format, const ActivationFormat& format, mx::ScaleRule rule) {
   const int64_t k = input.channels();
   std::vector<float> x;
   for (mx::BFloat16 value : input.rows) x.push_back(mx::to_float(value));
-  const kernels::InputPlan plan{k, {order.begin(), order.end()}, {{format, k}}, rule};
+  const kernels::InputPlan plan{
+      k, {order.begin(), order.end()}, {{weight_format, format, k}}, rule};
   Rows rows{input.row_count, std::vector<float>(x.size()), std::vector<float>(x.size())};
   const kernels::QuantizedRows quantized = kernels::quantize_rows(plan, rows.count, x.data());
   for (int64_t row = 0; row < rows.count; ++row) {
@@ -96,8 +97,8 @@ std::vector<FormatHarms> group_harms(const InputStatistics& input,
   std::vector<FormatHarms> harms((k + group - 1) / group);
   for (size_t f = 0; f < mx::kOperandFormats.size(); ++f) {
     const mx::Format format = mx::kOperandFormats[f];
-    const Rows rows =
-        quantized_rows(input, order, options.activation_formats.at(format), options.scale_rule);
+    const Rows rows = quantized_rows(input, order, format, options.activation_formats.at(format),
+                                     options.scale_rule);
     std::vector<BlockMoments> moments(blocks);
 #pragma omp parallel for schedule(static)
     for (int64_t block = 0; block < blocks; ++block) {

@@ -21,7 +21,7 @@ kernels::InputPlan input_plan(const Plan& plan, const QuantizeOptions& options) 
   for (size_t f = 0; f < plan.channels.size(); ++f) {
     if (plan.channels[f] == 0) continue;
     const mx::Format format = mx::kOperandFormats[f];
-    result.segments.push_back({options.activation_formats.at(format), plan.channels[f]});
+    result.segments.push_back({format, options.activation_formats.at(format), plan.channels[f]});
   }
   return result;
 }

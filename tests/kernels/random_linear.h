@@ -60,7 +60,7 @@ inline kernels::InputPlan random_plan(Random& random, const std::vector<SegmentS
   kernels::InputPlan plan;
   plan.scale_rule = rule;
   for (const SegmentShape& shape : shapes) {
-    plan.segments.push_back({shape.activation, shape.channels});
+    plan.segments.push_back({shape.weight, shape.activation, shape.channels});
     plan.k += shape.channels;
   }
   plan.permutation.resize(plan.k);

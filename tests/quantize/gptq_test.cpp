@@ -40,7 +40,7 @@ class Gptq : public ::testing::Test {
   kernels::InputPlan input_plan() const {
     kernels::InputPlan plan{kK, plan_.permutation, {}, mx::ScaleRule::kEven};
     for (size_t f = 0; f < plan_.channels.size(); ++f) {
-      plan.segments.push_back({mx::kOperandFormats[f], plan_.channels[f]});
+      plan.segments.push_back({mx::kOperandFormats[f], mx::kOperandFormats[f], plan_.channels[f]});
     }
     return plan;
   }

@@ -1,10 +1,13 @@
-// The reference backend against the FP64 oracle: the derived bound, and equality where arithmetic
-// is exact.
+// Every backend that this machine can run against the FP64 oracle: the derived bound, and equality
+// where arithmetic is exact.
+#include "micromix/kernels/cpu/backend.h"
+
 #include <cmath>
 #include <limits>
 
 #include <omp.h>
 
+#include "micromix/kernels/cpu/instruction_set.h"
 #include "micromix/kernels/reference/gemm.h"
 #include "micromix/kernels/reference/oracle.h"
 #include "micromix/mx/bfloat16.h"
@@ -20,6 +23,34 @@ using testing::random_plan;
 using testing::random_weight;
 using testing::SegmentShape;
 
+struct Subject {
+  std::string name;
+  const Backend* backend;
+  // FP32 additions in the longest chain behind an output.
+  int64_t (*additions)(int64_t k);
+};
+
+int64_t reference_additions(int64_t k) {
+  return gemm_additions(k) + 1;  // the bias
+}
+
+std::vector<Subject> subjects() {
+  static const auto cpu_backends = [] {
+    std::vector<std::pair<std::string, std::unique_ptr<Backend>>> all;
+    for (const cpu::Kernels* each : cpu::supported_kernels()) {
+      all.emplace_back(each->name, make_cpu_backend(*each));
+    }
+    return all;
+  }();
+  std::vector<Subject> all = {{"reference", &reference_backend(), reference_additions}};
+  for (const auto& [name, backend] : cpu_backends) {
+    all.push_back({name, backend.get(), cpu_additions});
+  }
+  return all;
+}
+
+class EveryBackend : public ::testing::TestWithParam<Subject> {};
+
 std::vector<std::optional<mx::Format>> activation_formats() {
   return {mx::Format::kE2M1, mx::Format::kE2M3, mx::Format::kE3M2, mx::Format::kE4M3, std::nullopt};
 }
@@ -31,10 +62,9 @@ std::vector<float> random_rows(Random& random, int64_t count) {
   return x;
 }
 
-// Every output within the bound; c is one addition a product, one a depth of 512, and the bias.
-void expect_within_bound(const MixedWeight& weight, const InputPlan& plan, int64_t m,
-                         const std::vector<float>& x) {
-  const Backend& backend = reference_backend();
+void expect_within_bound(const Subject& subject, const MixedWeight& weight, const InputPlan& plan,
+                         int64_t m, const std::vector<float>& x) {
+  const Backend& backend = *subject.backend;
   const auto input = backend.input(plan, m, x.data());
   std::vector<float> y(m * weight.n);
   backend.multiply(*backend.prepare(weight), *input, y.data());
@@ -43,26 +73,26 @@ void expect_within_bound(const MixedWeight& weight, const InputPlan& plan, int64
     for (int64_t column = 0; column < weight.n; ++column) {
       const OracleValue exact = oracle_output(weight, rows, row, column);
       const double error = std::fabs(y[row * weight.n + column] - exact.value);
-      ASSERT_LE(error, error_bound(exact, gemm_additions(weight.k) + 1))
+      ASSERT_LE(error, error_bound(exact, subject.additions(weight.k)))
           << "row " << row << " column " << column;
       ASSERT_EQ(mx::round_to_bfloat16(y[row * weight.n + column]), y[row * weight.n + column]);
     }
   }
 }
 
-TEST(ReferenceBackend, EveryOperandPairIsWithinTheBound) {
+TEST_P(EveryBackend, EveryOperandPairIsWithinTheBound) {
   Random random(1);
   for (mx::Format weight_format : mx::kOperandFormats) {
     for (const auto& activation : activation_formats()) {
       const std::vector<SegmentShape> shapes = {{weight_format, activation, 96}};
       const auto weight = random_weight(random, 19, shapes, 110, 140, true);
       const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-      expect_within_bound(weight.weight, plan, 7, random_rows(random, 7 * plan.k));
+      expect_within_bound(GetParam(), weight.weight, plan, 7, random_rows(random, 7 * plan.k));
     }
   }
 }
 
-TEST(ReferenceBackend, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
+TEST_P(EveryBackend, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
   Random random(2);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 608},
                                             {mx::Format::kE2M3, mx::Format::kE4M3, 32},
@@ -72,13 +102,13 @@ TEST(ReferenceBackend, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
        std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {1, 65}, {6, 16}, {13, 70}, {257, 3}}) {
     const auto weight = random_weight(random, n, shapes, 120, 134, n % 2 == 0);
     const auto plan = random_plan(random, shapes, mx::ScaleRule::kEven);
-    expect_within_bound(weight.weight, plan, m, random_rows(random, m * plan.k));
+    expect_within_bound(GetParam(), weight.weight, plan, m, random_rows(random, m * plan.k));
   }
 }
 
 // One-hot activations, one a channel, return the dequantized weight bit for bit: with every scale
 // byte that is special, and ordinary ones beside.
-TEST(ReferenceBackend, OneHotActivationsReturnTheWeight) {
+TEST_P(EveryBackend, OneHotActivationsReturnTheWeight) {
   Random random(3);
   for (mx::Format format : mx::kOperandFormats) {
     for (const auto& activation : activation_formats()) {
@@ -90,7 +120,7 @@ TEST(ReferenceBackend, OneHotActivationsReturnTheWeight) {
           std::vector<float> x(64 * 64);
           for (int64_t j = 0; j < 64; ++j)
             x[j * 64 + plan.permutation[j]] = std::ldexp(1.0f, power);
-          const Backend& backend = reference_backend();
+          const Backend& backend = *GetParam().backend;
           std::vector<float> y(64 * 5);
           backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 64, x.data()),
                            y.data());
@@ -114,7 +144,7 @@ TEST(ReferenceBackend, OneHotActivationsReturnTheWeight) {
 // Integers small enough that every partial sum is exact in FP32: the result is the exact one.
 // Weights take every code; of 64 products at most 4 x 28 in units of 2^-4, or of E4M3 at most 448
 // in units of 2^-9, any sum fits 24 bits.
-TEST(ReferenceBackend, SmallIntegersAreExact) {
+TEST_P(EveryBackend, SmallIntegersAreExact) {
   Random random(4);
   for (mx::Format format : mx::kOperandFormats) {
     const int largest = format == mx::Format::kE4M3 ? 1 : 4;
@@ -126,7 +156,7 @@ TEST(ReferenceBackend, SmallIntegersAreExact) {
       for (float& value : x) {
         value = static_cast<float>(static_cast<int>(random() % (2 * largest + 1)) - largest);
       }
-      const Backend& backend = reference_backend();
+      const Backend& backend = *GetParam().backend;
       std::vector<float> y(11 * 33);
       backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 11, x.data()),
                        y.data());
@@ -142,7 +172,7 @@ TEST(ReferenceBackend, SmallIntegersAreExact) {
 
 // Extreme scales of weight and activation together, far outside FP32: within the bound all the
 // same.
-TEST(ReferenceBackend, ExtremeScalesComeFromTheOracle) {
+TEST_P(EveryBackend, ExtremeScalesComeFromTheOracle) {
   Random random(5);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, 64}};
   for (const auto& [low, high] : std::vector<std::pair<int, int>>{{0, 3}, {0, 254}, {250, 254}}) {
@@ -151,7 +181,7 @@ TEST(ReferenceBackend, ExtremeScalesComeFromTheOracle) {
     for (float size : {1e-30f, 1.0f, 1e30f}) {
       std::vector<float> x = random_rows(random, 4 * 64);
       for (float& value : x) value *= size;
-      const Backend& backend = reference_backend();
+      const Backend& backend = *GetParam().backend;
       std::vector<float> y(4 * 9);
       backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 4, x.data()),
                        y.data());
@@ -161,14 +191,14 @@ TEST(ReferenceBackend, ExtremeScalesComeFromTheOracle) {
         if (std::fabs(exact.value) >= 0x1.FFp127) {
           ASSERT_TRUE(std::isinf(y[i]));
         } else {
-          ASSERT_LE(std::fabs(y[i] - exact.value), error_bound(exact, gemm_additions(64) + 1));
+          ASSERT_LE(std::fabs(y[i] - exact.value), error_bound(exact, GetParam().additions(64)));
         }
       }
     }
   }
 }
 
-TEST(ReferenceBackend, NanScaleMakesItsOutputsNan) {
+TEST_P(EveryBackend, NanScaleMakesItsOutputsNan) {
   Random random(6);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE4M3, 64}};
   auto weight = random_weight(random, 3, shapes, 127, 127, false);
@@ -177,7 +207,7 @@ TEST(ReferenceBackend, NanScaleMakesItsOutputsNan) {
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
   std::vector<float> x(2 * 64, 1.0f);
   x[64 + 5] = std::numeric_limits<float>::infinity();
-  const Backend& backend = reference_backend();
+  const Backend& backend = *GetParam().backend;
   std::vector<float> y(2 * 3);
   backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 2, x.data()), y.data());
   EXPECT_EQ(y[0], 0.0f);
@@ -186,13 +216,13 @@ TEST(ReferenceBackend, NanScaleMakesItsOutputsNan) {
   for (int64_t i = 3; i < 6; ++i) EXPECT_TRUE(std::isnan(y[i])) << i;
 }
 
-TEST(ReferenceBackend, ResultDoesNotDependOnThreads) {
+TEST_P(EveryBackend, ResultDoesNotDependOnThreads) {
   Random random(7);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE3M2, mx::Format::kE3M2, 1536}};
   const auto weight = random_weight(random, 130, shapes, 120, 134, true);
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
   const std::vector<float> x = random_rows(random, 300 * plan.k);
-  const Backend& backend = reference_backend();
+  const Backend& backend = *GetParam().backend;
   const auto linear = backend.prepare(weight.weight);
   const int threads = omp_get_max_threads();
   std::vector<std::vector<float>> results;
@@ -207,16 +237,17 @@ TEST(ReferenceBackend, ResultDoesNotDependOnThreads) {
 }
 
 // Fused inputs equal the plain one on the values before rounding, and those their definition.
-TEST(ReferenceBackend, FusedInputsAreTheirDefinition) {
+TEST_P(EveryBackend, FusedInputsAreTheirDefinition) {
   Random random(8);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 64}};
   const auto weight = random_weight(random, 17, shapes, 120, 134, false);
-  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  plan.keep_rows = true;
   const int64_t m = 5;
   const std::vector<float> a = random_rows(random, m * 64);
   const std::vector<float> b = random_rows(random, m * 64);
   const std::vector<float> gain = random_rows(random, 64);
-  const Backend& backend = reference_backend();
+  const Backend& backend = *GetParam().backend;
   const auto linear = backend.prepare(weight.weight);
   const auto same_as_plain = [&](const Input& fused) {
     std::vector<float> y(m * 17), expected(m * 17);
@@ -237,13 +268,95 @@ TEST(ReferenceBackend, FusedInputsAreTheirDefinition) {
       // Three FP32 roundings: the factor's, and two products'.
       EXPECT_LE(std::fabs(backend.rows(*normed)[i] - norm), std::fabs(norm) * 3.01 * 0x1p-24);
       const double silu = a[i] / (1 + std::exp(-static_cast<double>(a[i]))) * b[i];
-      // exp (an ulp), the sum, the quotient and the product. Below -88.7 exp(-gate) overflows and
-      // the result is zero, where silu is smaller than 2^-121.
-      const double bound = std::fabs(silu) * 6 * 0x1p-24 + 0x1p-121 * std::fabs(b[i]) + 0x1p-149;
+      // exp (4 ulp, each 2^-23), the sum, the quotient and the product. Below -88.7 exp(-gate)
+      // overflows and the result is zero, where silu is smaller than 2^-121.
+      const double bound = std::fabs(silu) * 12 * 0x1p-24 + 0x1p-121 * std::fabs(b[i]) + 0x1p-149;
       EXPECT_LE(std::fabs(backend.rows(*gated)[i] - silu), bound);
     }
   }
 }
+
+// Rows of every kind for every format and rule: what a CPU input holds is the oracle's, and its
+// codes where they have no sign of zero to lose.
+TEST(CpuQuantizer, EqualsTheOracle) {
+  Random random(9);
+  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
+    const auto backend = make_cpu_backend(*kernels);
+    for (mx::Format weight : {mx::Format::kE2M1, mx::Format::kE4M3}) {
+      for (const auto& format : activation_formats()) {
+        for (mx::ScaleRule rule : mx::kScaleRules) {
+          const auto plan = random_plan(random, {{weight, format, 96}}, rule);
+          const int64_t m = 33;
+          std::vector<float> x = random_rows(random, m * 96);
+          for (int64_t row = 0; row < m; ++row) {
+            for (int64_t j = 0; j < 96; ++j) {
+              float& value = x[row * 96 + j];
+              // Magnitudes from subnormal to near the largest; all extreme; halves between codes.
+              if (row < 16) value *= std::ldexp(1.0f, static_cast<int>(row * 17) - 140);
+              if (row == 16) value = value < 0 ? -0x1.FEp127f : 0x1.FEp127f;
+              if (row == 17) value = 0;
+              if (row >= 18 && row < 26) value = static_cast<float>(random() % 256) / 16;
+            }
+          }
+          const auto input = backend->input(plan, m, x.data());
+          const QuantizedRows expected = quantize_rows(plan, m, x.data());
+          for (int64_t row = 0; row < m; ++row) {
+            const QuantizedRows found = cpu_quantized_row(*input, row);
+            for (int64_t j = 0; j < 96; ++j) {
+              if (!format) {
+                ASSERT_EQ(found.values[j], expected.values[row * 96 + j]);
+                continue;
+              }
+              ASSERT_EQ(found.scales[j / 32], expected.scales[row * 3 + j / 32]) << row;
+              ASSERT_EQ(mx::decode(*format, found.codes[j]),
+                        mx::decode(*format, expected.codes[row * 96 + j]))
+                  << kernels->name << " " << mx::name(*format) << " " << mx::name(rule) << " row "
+                  << row << " channel " << j;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Dense weights of every type: BF16 operands, FP32 sums.
+TEST(CpuBackend, DenseWeightsAreWithinTheBound) {
+  Random random(10);
+  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
+    const auto backend = make_cpu_backend(*kernels);
+    for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{
+             {1, 1, 8}, {7, 33, 64}, {13, 70, 100}, {1, 64, 1088}, {500, 40, 96}}) {
+      const std::vector<float> w = random_rows(random, n * k);
+      std::vector<mx::BFloat16> halves;
+      for (float value : w) halves.push_back(mx::to_bfloat16(value));
+      const std::vector<float> bias = random_rows(random, n);
+      const std::vector<float> x = random_rows(random, m * k);
+      const auto input = backend->input({k, {}, {}, mx::ScaleRule::kRceil, false}, m, x.data());
+      for (const DenseWeight& weight :
+           {DenseWeight{n, k, DenseType::kBF16, std::as_bytes(std::span(halves)), bias},
+            DenseWeight{n, k, DenseType::kF32, std::as_bytes(std::span(w)), bias}}) {
+        std::vector<float> y(m * n);
+        backend->multiply(*backend->prepare(weight), *input, y.data());
+        for (int64_t i = 0; i < m * n; ++i) {
+          double exact = bias[i % n], magnitude = std::fabs(exact);
+          for (int64_t p = 0; p < k; ++p) {
+            const double product = static_cast<double>(mx::round_to_bfloat16(x[i / n * k + p])) *
+                                   static_cast<double>(mx::round_to_bfloat16(w[i % n * k + p]));
+            exact += product;
+            magnitude += std::fabs(product);
+          }
+          ASSERT_LE(std::fabs(y[i] - exact),
+                    static_cast<double>(cpu_additions(k)) * 0x1p-23 * magnitude)
+              << kernels->name << " " << m << "x" << n << "x" << k;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, EveryBackend, ::testing::ValuesIn(subjects()),
+                         [](const auto& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace micromix::kernels

@@ -1,0 +1,59 @@
+// Bytes on 2 MiB pages where the system has them.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+namespace micromix::kernels::cpu {
+
+// Uninitialized, aligned to 64 bytes at least. Large ones ask for huge pages: a streamed weight
+// touches each page once, so the walk to its translation would not be shared with anything.
+class HugeBuffer {
+ public:
+  HugeBuffer() = default;
+  // Throws std::bad_alloc.
+  explicit HugeBuffer(int64_t size);
+  HugeBuffer(HugeBuffer&& other) noexcept
+      : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)) {}
+  HugeBuffer& operator=(HugeBuffer&& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+
+  uint8_t* data() { return bytes_.get(); }
+  const uint8_t* data() const { return bytes_.get(); }
+  int64_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* bytes) const { std::free(bytes); }
+  };
+  std::unique_ptr<uint8_t[], Free> bytes_;
+  int64_t size_ = 0;
+};
+
+// A HugeBuffer that outlives its owner for the next one: a fresh one costs a page fault a page,
+// about as much as quantizing activations into it. Any thread.
+class ScratchBuffer {
+ public:
+  ScratchBuffer() = default;
+  // At least SIZE bytes.
+  explicit ScratchBuffer(int64_t size);
+  ScratchBuffer(ScratchBuffer&&) = default;
+  ScratchBuffer& operator=(ScratchBuffer&& other) noexcept {
+    std::swap(buffer_, other.buffer_);
+    return *this;
+  }
+  ~ScratchBuffer();
+
+  uint8_t* data() { return buffer_.data(); }
+  const uint8_t* data() const { return buffer_.data(); }
+
+ private:
+  HugeBuffer buffer_;
+};
+
+}  // namespace micromix::kernels::cpu

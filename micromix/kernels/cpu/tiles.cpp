@@ -1,0 +1,93 @@
+#include "micromix/kernels/cpu/tiles.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "micromix/mx/element.h"
+
+namespace micromix::kernels::cpu {
+namespace {
+
+constexpr int kBlock = mx::kBlockSize;
+
+// Element I of row ROW of a tile's block, unscaled.
+float element(const std::byte* block, const TileSegment& segment, int wide_bytes, int row, int rows,
+              int i) {
+  if (segment.integer) {
+    const auto integer =
+        static_cast<int8_t>(block[12 * rows + (i / kStep * rows + row) * kStep + i % kStep]);
+    return std::ldexp(static_cast<float>(integer), -integer_shift(*segment.format));
+  }
+  const std::byte* const data = block + 4 * rows;
+  if (wide_bytes == 4) {
+    float value;
+    std::memcpy(&value, data + (i * rows + row) * 4, 4);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, data + (i / 2 * rows + row) * 4 + i % 2 * 2, 2);
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
+
+}  // namespace
+
+Tiles::Tiles(const Kernels& kernels, const InputPlan& plan, int64_t m) : kernels_(&kernels), m_(m) {
+  for (const InputPlan::Segment& segment : plan.segments) {
+    segments_.push_back(
+        {segment.format, is_integer(segment.weight, segment.format), segment.channels / kBlock});
+  }
+  if (plan.segments.empty()) segments_.push_back({std::nullopt, false, (plan.k + 31) / kBlock});
+  for (const TileSegment& segment : segments_) {
+    row_bytes_ += segment.blocks * tile_block_bytes(segment.integer, kernels.wide_bytes, 1);
+    k_ += segment.blocks * kBlock;
+  }
+  bytes_ = ScratchBuffer(m * row_bytes_);
+  flags_.resize(m);
+}
+
+std::byte* Tiles::row_buffer(int64_t first, int count, int r) {
+  if (count == 1) return tile(first);
+  thread_local std::vector<std::byte> buffer;
+  if (r == 0) buffer.resize(kTileRows * row_bytes_);
+  return buffer.data() + r * row_bytes_;
+}
+
+void Tiles::set_row(const InputPlan& plan, int64_t row, const float* x, std::byte* out) {
+  const bool gathers = !plan.segments.empty() && !plan.permutation.empty();
+  flags_[row] = kernels_->quantize_row(x, gathers ? plan.permutation.data() : nullptr,
+                                       plan.scale_rule, segments_.data(), segments_.size(), out);
+}
+
+void Tiles::interleave(int64_t first, int count, std::byte* const* rows) {
+  if (count == 1) return;
+  std::byte* out = tile(first);
+  for (int64_t at = 0; at < row_bytes_; at += 4) {
+    for (int r = 0; r < count; ++r, out += 4) std::memcpy(out, rows[r] + at, 4);
+  }
+}
+
+QuantizedRows Tiles::quantized_row(const InputPlan& plan, int64_t row) const {
+  const int64_t first = row / kTileRows * kTileRows;
+  const int rows = rows_at(first);
+  const int in_tile = static_cast<int>(row - first);
+  QuantizedRows result{1, plan, {}, {}, {}};
+  const std::byte* block = at(first);
+  for (const TileSegment& segment : segments_) {
+    for (int64_t b = 0; b < segment.blocks; ++b) {
+      int32_t exponent;
+      std::memcpy(&exponent, block + 4 * in_tile, 4);
+      const int shift = segment.integer ? integer_shift(*segment.format) : 0;
+      result.scales.push_back(static_cast<uint8_t>((exponent >> 23) + shift + mx::kScaleBias));
+      for (int i = 0; i < kBlock; ++i) {
+        const float value = element(block, segment, kernels_->wide_bytes, in_tile, rows, i);
+        result.values.push_back(value);
+        result.codes.push_back(segment.format ? mx::encode(*segment.format, value) : uint8_t{0});
+      }
+      block += tile_block_bytes(segment.integer, kernels_->wide_bytes, rows);
+    }
+  }
+  return result;
+}
+
+}  // namespace micromix::kernels::cpu

@@ -1,0 +1,68 @@
+// Rows of activations in tiles (kernels.h has the layout): what the CPU kernels multiply.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "micromix/kernels/cpu/huge_buffer.h"
+#include "micromix/kernels/cpu/kernels.h"
+#include "micromix/kernels/reference/oracle.h"
+
+namespace micromix::kernels::cpu {
+
+class Tiles {
+ public:
+  Tiles() = default;
+  // Room for M rows of PLAN's segments; without segments, for BF16 rows, filled up with zeros to a
+  // multiple of 32 channels.
+  Tiles(const Kernels& kernels, const InputPlan& plan, int64_t m);
+
+  const std::vector<TileSegment>& segments() const { return segments_; }
+  // Channels, filled up.
+  int64_t k() const { return k_; }
+
+  // Quantizes the rows of the tile that begins at FIRST; ROW(i) gives row i. Tiles may be set by
+  // different threads.
+  template <typename Row>
+  void set_tile(const InputPlan& plan, int64_t first, const Row& row) {
+    std::byte* rows[kTileRows];
+    const int count = rows_at(first);
+    for (int r = 0; r < count; ++r) {
+      rows[r] = row_buffer(first, count, r);
+      set_row(plan, first + r, row(first + r), rows[r]);
+    }
+    interleave(first, count, rows);
+  }
+
+  // The tile that begins at ROW, a multiple of 6, has this many rows.
+  int rows_at(int64_t row) const {
+    return static_cast<int>(std::min<int64_t>(kTileRows, m_ - row));
+  }
+  const std::byte* at(int64_t row) const {
+    return reinterpret_cast<const std::byte*>(bytes_.data()) + row * row_bytes_;
+  }
+  const RowFlags& flags(int64_t row) const { return flags_[row]; }
+
+  // Row ROW as the oracle has it, one row. The zeros of integers have lost their sign.
+  QuantizedRows quantized_row(const InputPlan& plan, int64_t row) const;
+
+ private:
+  std::byte* tile(int64_t row) {
+    return reinterpret_cast<std::byte*>(bytes_.data()) + row * row_bytes_;
+  }
+  // Where row R of a tile of COUNT is made: in place where it is the only one, else in a buffer of
+  // the thread.
+  std::byte* row_buffer(int64_t first, int count, int r);
+  void set_row(const InputPlan& plan, int64_t row, const float* x, std::byte* out);
+  void interleave(int64_t first, int count, std::byte* const* rows);
+
+  const Kernels* kernels_ = nullptr;
+  int64_t m_ = 0;
+  int64_t k_ = 0;
+  std::vector<TileSegment> segments_;
+  int64_t row_bytes_ = 0;  // a tile of R rows has R times as many
+  ScratchBuffer bytes_;
+  std::vector<RowFlags> flags_;
+};
+
+}  // namespace micromix::kernels::cpu
