@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "micromix/base/file.h"
+#include "micromix/kernels/cpu/backend.h"
 #include "micromix/model/text.h"
 
 namespace micromix::cli {
@@ -51,6 +52,18 @@ void add_threads(CLI::App& command) {
           "Threads to compute with (default: all processors)")
       ->option_text("N")
       ->check(CLI::Range(1, 4096));
+}
+
+void add_device(CLI::App& command, std::string& device) {
+  command
+      .add_option("--device", device,
+                  "Where the model runs: cpu (fast kernels), reference (FP32, the oracle's twin)")
+      ->option_text("cpu|reference [cpu]")
+      ->check(CLI::IsMember({"cpu", "reference"}));
+}
+
+const kernels::Backend& backend_of(const std::string& device) {
+  return device == "reference" ? kernels::reference_backend() : kernels::cpu_backend();
 }
 
 void add_output_options(CLI::App& command, OutputOptions& options) {

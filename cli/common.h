@@ -20,6 +20,10 @@ CLI::Option* add_model(CLI::App& command, std::string& model);
 // --threads, applied to OpenMP as soon as it is parsed.
 void add_threads(CLI::App& command);
 
+// --device: where a model runs.
+void add_device(CLI::App& command, std::string& device);
+const kernels::Backend& backend_of(const std::string& device);
+
 // --resume and --force of commands that write a model folder.
 void add_output_options(CLI::App& command, OutputOptions& options);
 

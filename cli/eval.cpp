@@ -15,6 +15,7 @@ namespace {
 
 struct Options {
   std::string model;
+  std::string device = "cpu";
   std::string data;
   std::string reference;
   PerplexityOptions perplexity;
@@ -48,9 +49,9 @@ void print_table(const PerplexityResult& result, const ModelSize& size) {
 }
 
 void run(const Options& options) {
-  const Model model(options.model);
+  const Model model(options.model, backend_of(options.device));
   std::optional<Model> reference;
-  if (!options.reference.empty()) reference.emplace(options.reference);
+  if (!options.reference.empty()) reference.emplace(options.reference, backend_of(options.device));
   const auto tokenizer = load_tokenizer(options.model, model.config());
   const std::vector<TokenId> tokens = tokenize_file(*tokenizer, model.config(), options.data);
   PerplexityResult result;
@@ -81,6 +82,7 @@ void add_eval(CLI::App& app) {
       ->option_text("BASE_MODEL")
       ->check(CLI::ExistingDirectory);
   command->add_flag("--json", options->json, "Print one JSON object");
+  add_device(*command, options->device);
   add_threads(*command);
   command->callback([options] { run(*options); });
 }

@@ -19,6 +19,7 @@ namespace {
 
 struct Options {
   std::string model;
+  std::string device = "cpu";
   std::string prompt;
   std::string prompt_file;
   GenerateOptions generate;
@@ -32,7 +33,7 @@ void print_now(const std::string& text) {
 }
 
 void run(Options options) {
-  const Model model(options.model);
+  const Model model(options.model, backend_of(options.device));
   const auto tokenizer = load_tokenizer(options.model, model.config());
   const std::string prompt =
       options.prompt_file.empty() ? options.prompt : read_file(options.prompt_file);
@@ -83,6 +84,7 @@ void add_generate(CLI::App& app) {
   command->add_option("--seed", options->seed, "Seed of the sampling (default: a random one)")
       ->option_text("N");
   command->add_flag("--ignore-eos", generate.ignore_eos, "Go on past end-of-sequence tokens");
+  add_device(*command, options->device);
   add_threads(*command);
   command->callback([options] { run(*options); });
 }

@@ -6,6 +6,7 @@
 #include "micromix/base/file.h"
 #include "micromix/checkpoint/output_folder.h"
 #include "micromix/compare/fake_quantization.h"
+#include "micromix/kernels/cpu/backend.h"
 #include "micromix/model/text.h"
 #include "micromix/quantize/pipeline.h"
 #include "micromix/quantize/sensitivity.h"
@@ -82,7 +83,7 @@ class Comparer {
         data_(data),
         options_(options),
         folder_(folder),
-        reference_(model),
+        reference_(model, kernels::cpu_backend()),
         tokenizer_(load_tokenizer(model, reference_.config())),
         calibration_tokens_(tokenize_file(*tokenizer_, reference_.config(), data)) {
     if (reference_.config().quantization) {
@@ -122,7 +123,7 @@ class Comparer {
     const QuantizeOptions options = quantize_options(run);
     quantize_model(reference_.weights(), hash(), &statistics(options), options, out,
                    {.force = true}, nullptr);
-    const Model model(out);
+    const Model model(out, kernels::cpu_backend());
     const ModelSize size = measure(model.weights());
     run.average_bits = size.average_bits;
     run.bits_per_parameter = size.bits_per_parameter;

@@ -47,6 +47,7 @@ Model::Model(const std::filesystem::path& path, const kernels::Backend& layers,
   layers_.reserve(weights_.layers.size());
   for (const LayerWeights& layer : weights_.layers) {
     layers_.emplace_back(layer, weights_.config, layers);
+    layer.release();  // a backend that repacks has its own copy now
   }
 }
 
