@@ -119,8 +119,8 @@ double bits_for(const Budget& budget, const QuantizeOptions& options, double pre
 void plan_for_kl(const ModelWeights& weights, const Statistics& statistics,
                  const QuantizeOptions& options, const Budget& budget,
                  const ProgressFunction& progress, ModelPlan& plan) {
-  // Plans are measured with weights rounded to nearest; GPTQ takes 7 to 12 % off
-  // (docs/allocation.md).
+  // Plans are measured with weights rounded to nearest; GPTQ takes 10 to 13 % off
+  // (docs/allocation.md), of which some is left as a margin for other text.
   constexpr double kGptqGain = 1.09;
   const double target =
       *options.allocation.max_kl * (options.weights == WeightRounding::kGptq ? kGptqGain : 1.0);
