@@ -7,6 +7,8 @@
 // integers, 32 + K / 32 for wide blocks, and the bias.
 #include "micromix/kernels/cpu/tile_includes.h"
 
+#if defined(__x86_64__)
+
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,bmi2")
 
@@ -286,3 +288,5 @@ const Kernels& avx2_kernels() {
 }  // namespace micromix::kernels::cpu
 
 #pragma GCC pop_options
+
+#endif

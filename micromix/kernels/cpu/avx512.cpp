@@ -6,6 +6,8 @@
 // none in BF16, and BF16 activations below 2^-126 are outside what the bound promises.
 #include "micromix/kernels/cpu/tile_includes.h"
 
+#if defined(__x86_64__)
+
 #pragma GCC push_options
 #pragma GCC target( \
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx512bf16,fma,prefer-vector-width=512")
@@ -328,3 +330,5 @@ const Kernels& avx512_kernels() {
 }  // namespace micromix::kernels::cpu
 
 #pragma GCC pop_options
+
+#endif

@@ -18,8 +18,10 @@
 #include "micromix/mx/packing.h"
 #include "micromix/mx/scale.h"
 
+#if defined(__x86_64__)
 // The vector variants of libmvec (4 ulp), without -ffast-math.
 extern "C" __attribute__((simd("notinbranch"))) float expf(float) noexcept;
+#endif
 
 namespace micromix::kernels::cpu {
 
