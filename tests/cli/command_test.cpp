@@ -58,6 +58,16 @@ TEST(Command, OutputThatCannotBeWrittenIsAFailure) {
   }
 }
 
+TEST(Command, RunsOnTheKernelsAskedFor) {
+  const std::string eval = "eval " + kModel + " --data " + kText + " --window 64 --max-windows 1";
+  EXPECT_EQ(run_command(eval, "MICROMIX_CPU=portable").exit_code, 0);
+  EXPECT_EQ(run_command(eval + " --device reference").exit_code, 0);
+  const auto unknown = run_command(eval, "MICROMIX_CPU=mmx");
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_THAT(unknown.err, HasSubstr("MICROMIX_CPU: found 'mmx', expected one of: "));
+  EXPECT_EQ(run_command(eval + " --device tpu").exit_code, 2);
+}
+
 TEST(Command, EvalPrintsOneJsonObject) {
   const auto result =
       run_command("eval " + kModel + " --data " + kText +

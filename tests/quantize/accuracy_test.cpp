@@ -1,6 +1,8 @@
 // What quantizing costs the demo model on real text, and that an export costs nothing more.
 #include "micromix/checkpoint/export.h"
 #include "micromix/eval/perplexity.h"
+#include "micromix/kernels/cpu/backend.h"
+#include "micromix/kernels/cpu/instruction_set.h"
 #include "micromix/model/text.h"
 #include "micromix/quantize/pipeline.h"
 #include "tests/quantize/demo.h"
@@ -66,6 +68,29 @@ TEST(SlowAccuracy, PaperHoldsWhereUniformE2M1Collapses) {
   EXPECT_LT(paper, 0.35);
   EXPECT_GT(bits, 4.6);
   EXPECT_LT(bits, 5.4);
+}
+
+// The same perplexity on every set of CPU kernels as on the reference backend, plain and quantized.
+TEST(SlowAccuracy, CpuKernelsHaveThePerplexityOfTheReference) {
+  const ModelWeights weights(MICROMIX_DEMO_MODEL);
+  const testing::TemporaryFolder folder;
+  const Statistics statistics = calibrate_demo(weights);
+  quantize_model(weights, "xxh3:1", &statistics, options_for(AllocationMethod::kPaper),
+                 folder / "paper", {}, nullptr);
+  const std::vector<TokenId> tokens = tokens_of("test.txt");
+  const PerplexityOptions options{.window = 512, .max_windows = 2};
+  for (const std::filesystem::path& path :
+       {std::filesystem::path(MICROMIX_DEMO_MODEL), folder / "paper"}) {
+    const double reference =
+        evaluate_perplexity(Model(path), nullptr, tokens, options, nullptr).perplexity;
+    for (const kernels::cpu::Kernels* each : kernels::cpu::supported_kernels()) {
+      const auto backend = kernels::make_cpu_backend(*each);
+      const Model model(path, *backend);
+      EXPECT_NEAR(evaluate_perplexity(model, nullptr, tokens, options, nullptr).perplexity,
+                  reference, reference * 1e-3)
+          << path << " on " << each->name;
+    }
+  }
 }
 
 }  // namespace
