@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <exception>
 #include <memory>
 #include <random>
 #include <string>
@@ -20,6 +19,7 @@
 #include "bench/linear_report.h"
 #include "bench/machine.h"
 #include "bench/onednn_matmul.h"
+#include "bench/program.h"
 #include "bench/random_weights.h"
 #include "bench/timing.h"
 #include "micromix/base/error.h"
@@ -315,17 +315,5 @@ int main(int argc, char** argv) {
   micromix::bench::Options options;
   options.plans = micromix::bench::plan_names();
   micromix::bench::add_options(app, options);
-  try {
-    app.parse(argc, argv);
-    micromix::bench::run(options);
-  } catch (const CLI::Success& success) {  // --help
-    return app.exit(success);
-  } catch (const CLI::ParseError& error) {
-    app.exit(error);
-    return 2;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_linear: error: {}\n", error.what());
-    return 1;
-  }
-  return 0;
+  return micromix::bench::run_program(app, argc, argv, [&] { micromix::bench::run(options); });
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <exception>
 #include <fstream>
 #include <random>
 #include <span>
@@ -14,6 +13,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include "bench/program.h"
 #include "bench/timing.h"
 #include "micromix/base/error.h"
 #include "micromix/base/file.h"
@@ -153,17 +153,5 @@ int main(int argc, char** argv) {
       ->option_text("N")
       ->check(CLI::Range(1, 4096));
   app.add_option("--json", options.json, "File to write the figures to")->option_text("FILE");
-  try {
-    app.parse(argc, argv);
-    micromix::bench::run(options);
-  } catch (const CLI::Success& success) {  // --help
-    return app.exit(success);
-  } catch (const CLI::ParseError& error) {
-    app.exit(error);
-    return 2;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_model: error: {}\n", error.what());
-    return 1;
-  }
-  return 0;
+  return micromix::bench::run_program(app, argc, argv, [&] { micromix::bench::run(options); });
 }

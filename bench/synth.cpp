@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <exception>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -15,6 +14,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "bench/program.h"
 #include "micromix/base/error.h"
 #include "micromix/base/json.h"
 #include "micromix/checkpoint/config.h"
@@ -329,17 +329,5 @@ int main(int argc, char** argv) {
       ->option_text("FORMAT")
       ->check(CLI::IsMember({"e2m1", "e2m3", "e3m2", "e4m3"}));
   app.add_flag("--force", options.output.force, "Replace OUT and what an interrupted run left");
-  try {
-    app.parse(argc, argv);
-    micromix::bench::run(options);
-  } catch (const CLI::Success& success) {  // --help
-    return app.exit(success);
-  } catch (const CLI::ParseError& error) {
-    app.exit(error);
-    return 2;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "synth: error: {}\n", error.what());
-    return 1;
-  }
-  return 0;
+  return micromix::bench::run_program(app, argc, argv, [&] { micromix::bench::run(options); });
 }
