@@ -70,7 +70,10 @@ TEST(SlowAccuracy, PaperHoldsWhereUniformE2M1Collapses) {
   EXPECT_LT(bits, 5.4);
 }
 
-// The same perplexity on every set of CPU kernels as on the reference backend, plain and quantized.
+// The same perplexity on the CPU backend as on the reference, and on every set of its kernels.
+// Norms differ in their last bit, and where that moves a block scale over its boundary a whole
+// window follows (by 0.3 % in one of these), so backends are compared over 16 windows; the kernels
+// share their norms.
 TEST(SlowAccuracy, CpuKernelsHaveThePerplexityOfTheReference) {
   const ModelWeights weights(MICROMIX_DEMO_MODEL);
   const testing::TemporaryFolder folder;
@@ -78,16 +81,20 @@ TEST(SlowAccuracy, CpuKernelsHaveThePerplexityOfTheReference) {
   quantize_model(weights, "xxh3:1", &statistics, options_for(AllocationMethod::kPaper),
                  folder / "paper", {}, nullptr);
   const std::vector<TokenId> tokens = tokens_of("test.txt");
-  const PerplexityOptions options{.window = 512, .max_windows = 2};
+  const auto perplexity = [&](const std::filesystem::path& path, const kernels::Backend& backend,
+                              int64_t windows) {
+    const PerplexityOptions options{.window = 512, .max_windows = windows};
+    return evaluate_perplexity(Model(path, backend), nullptr, tokens, options, nullptr).perplexity;
+  };
+  const auto all = kernels::cpu::supported_kernels();
+  const auto fastest = kernels::make_cpu_backend(*all.front());
   for (const std::filesystem::path& path :
        {std::filesystem::path(MICROMIX_DEMO_MODEL), folder / "paper"}) {
-    const double reference =
-        evaluate_perplexity(Model(path), nullptr, tokens, options, nullptr).perplexity;
-    for (const kernels::cpu::Kernels* each : kernels::cpu::supported_kernels()) {
-      const auto backend = kernels::make_cpu_backend(*each);
-      const Model model(path, *backend);
-      EXPECT_NEAR(evaluate_perplexity(model, nullptr, tokens, options, nullptr).perplexity,
-                  reference, reference * 1e-3)
+    const double reference = perplexity(path, kernels::reference_backend(), 16);
+    EXPECT_NEAR(perplexity(path, *fastest, 16), reference, reference * 1e-3) << path;
+    const double expected = perplexity(path, *fastest, 1);
+    for (const kernels::cpu::Kernels* each : all) {
+      EXPECT_NEAR(perplexity(path, *kernels::make_cpu_backend(*each), 1), expected, expected * 1e-3)
           << path << " on " << each->name;
     }
   }
