@@ -33,7 +33,7 @@ std::optional<std::string> method_error(const std::string& method);
 struct ComparisonRun {
   std::string method;
   std::optional<double> target_bits;  // of a budget
-  double average_bits = 0;        // of the quantized linears
+  double average_bits = 0;            // of the quantized linears
   double bits_per_parameter = 0;  // of the whole model's files; of baselines as if they were stored
   double perplexity = 0;
   double kl = 0;    // KL(BF16 || model), nats a prediction

@@ -41,9 +41,9 @@ class GptqFactor {
   std::vector<float> cost_;
 };
 
-// quantize_linear with error feedback. A block's scale is chosen when the block is reached: RULE's, or
-// a power of two above or below it where the block then costs less. Throws Error as quantize_linear
-// does.
+// quantize_linear with error feedback. A block's scale is chosen when the block is reached: RULE's,
+// or a power of two above or below it where the block then costs less. Throws Error as
+// quantize_linear does.
 QuantizedLinear quantize_linear_gptq(const LinearWeights& linear, const Plan& plan,
                                      std::span<const int32_t> row_order, mx::ScaleRule rule,
                                      const GptqFactor& factor);

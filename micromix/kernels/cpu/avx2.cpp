@@ -152,14 +152,7 @@ void expand_wide(mx::Format format, const uint8_t* codes, int64_t blocks, std::b
 
 void expand_dense(const std::byte* rows, int64_t stride, int64_t columns, int64_t blocks,
                   std::byte* out) {
-  for (int64_t j = 0; j < kPanel; ++j) {
-    for (int64_t channel = 0; channel < blocks * kBlock; ++channel) {
-      uint16_t bits = 0;
-      if (j < columns) std::memcpy(&bits, rows + j * stride + channel * 2, 2);
-      const uint32_t value = uint32_t{bits} << 16;
-      std::memcpy(out + (channel * kPanel + j) * 4, &value, 4);
-    }
-  }
+  portable_kernels().expand_dense(rows, stride, columns, blocks, out);  // FP32 too
 }
 
 inline __m256i broadcast(const std::byte* value) {
@@ -185,7 +178,7 @@ void multiply_integer_rows(const TileProduct& p) {
   constexpr int64_t kTileBytes = tile_block_bytes(true, kWideBytes, kRows);
   const __m256i ones = _mm256_set1_epi16(1);
   const __m256i shift = _mm256_set1_epi32(integer_shift(p.weight_format) << 23);
-  const int64_t starts = (p.weight_format == mx::Format::kE2M1 ? 1 : 2) * 4 * kRows;
+  const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t half = 0; half < 2; ++half) {
     const std::byte* a = p.a;
     const std::byte* w = p.w + half * 2 * kVector;

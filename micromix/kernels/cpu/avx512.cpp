@@ -247,7 +247,7 @@ void multiply_integer_rows(const TileProduct& p) {
   const uint32_t unscaled =
       0x4B400000u - (static_cast<uint32_t>(mx::kScaleBias + integer_shift(p.weight_format)) << 23);
   const __m512i magic = _mm512_set1_epi32(static_cast<int32_t>(unscaled));
-  const int64_t starts = (p.weight_format == mx::Format::kE2M1 ? 1 : 2) * 4 * kRows;
+  const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t b = 0; b < p.blocks; ++b) {
     __m512i acc[kRows][2];
     for (int r = 0; r < kRows; ++r) acc[r][0] = acc[r][1] = broadcast(a + starts + 4 * r);

@@ -64,6 +64,11 @@ constexpr int64_t tile_block_bytes(bool integer, int wide_bytes, int rows) {
   return rows * (integer ? 12 + 32 : int64_t{4} + 32 * wide_bytes);
 }
 
+// Where in an integer block the sums' starts for weights of FORMAT lie.
+constexpr int64_t starts_offset(mx::Format weight, int rows) {
+  return (weight == mx::Format::kE2M1 ? 1 : 2) * int64_t{4} * rows;
+}
+
 // An expanded block of a panel: integer u8 [8][32][4] (step, column, channel within the step); wide
 // BF16 [16][32][2] or FP32 [32][32] (channel, column).
 constexpr int64_t panel_block_bytes(bool integer, int wide_bytes) {
