@@ -49,24 +49,23 @@ struct Rates {
 };
 
 // Runs IDS and computes the logits that follow the last.
-void step(const Model& model, std::span<const int32_t> ids, KvCache& cache) {
-  const std::vector<float> hidden = model.forward(ids, cache);
-  const size_t last = (ids.size() - 1) * model.config().hidden_size;
-  const std::vector<float> logits = model.logits(1, hidden.data() + last);
+void step(const Model& model, std::span<const int32_t> ids, Context& context) {
+  const auto hidden = model.forward(ids, context);
+  const auto logits = model.logits(1, hidden.last(model.config().hidden_size).data(), context);
   if (!std::isfinite(logits.front())) throw Error("logits: found NaN or Inf");
 }
 
-// PROMPT and TOKENS from an empty cache; tokens one at a time, their ids known beforehand: sampling
+// PROMPT and TOKENS as a new sequence; tokens one at a time, their ids known beforehand: sampling
 // is not measured.
 void run_once(const Model& model, std::span<const int32_t> prompt, std::span<const int32_t> tokens,
-              KvCache& cache, Rates& rates) {
-  cache.clear();
+              Context& context, Rates& rates) {
+  context.clear();
   double start = now();
-  step(model, prompt, cache);
+  step(model, prompt, context);
   rates.prefill.push_back(static_cast<double>(prompt.size()) / (now() - start));
 
   start = now();
-  for (size_t i = 0; i < tokens.size(); ++i) step(model, tokens.subspan(i, 1), cache);
+  for (size_t i = 0; i < tokens.size(); ++i) step(model, tokens.subspan(i, 1), context);
   rates.decode.push_back(static_cast<double>(tokens.size()) / (now() - start));
 }
 
@@ -93,12 +92,12 @@ void run(const Options& options) {
   const auto prompt = std::span<const int32_t>(ids).first(options.prompt);
   const auto tokens = std::span<const int32_t>(ids).subspan(options.prompt);
   expect_context(config, static_cast<int64_t>(ids.size()));
-  KvCache cache(config, static_cast<int64_t>(ids.size()));
+  Context context = model.make_context(static_cast<int64_t>(ids.size()));
 
   Rates unused;  // the first run touches memory for the first time
-  run_once(model, prompt, tokens.first(1), cache, unused);
+  run_once(model, prompt, tokens.first(1), context, unused);
   Rates rates;
-  for (int i = 0; i < options.repeats; ++i) run_once(model, prompt, tokens, cache, rates);
+  for (int i = 0; i < options.repeats; ++i) run_once(model, prompt, tokens, context, rates);
   const int64_t resident = memory("VmRSS");
   const int64_t anonymous = memory("RssAnon");
   const int64_t peak = memory("VmHWM");

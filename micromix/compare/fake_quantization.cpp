@@ -97,40 +97,53 @@ class FakeQuantizationBackend final : public kernels::Backend {
     return nullptr;
   }
 
-  std::unique_ptr<kernels::Input> input(const kernels::InputPlan& plan, int64_t m,
-                                        const float* x) const override {
-    return quantized(plan, m, *backend_.input(plan, m, x));
+  std::unique_ptr<kernels::Input> make_input() const override { return backend_.make_input(); }
+  void set(kernels::Input& input, const kernels::InputPlan& plan, int64_t m,
+           const float* x) const override {
+    backend_.set(input, plan, m, x);
+    quantize(input, plan, m);
   }
-  std::unique_ptr<kernels::Input> input_rmsnorm(const kernels::InputPlan& plan, int64_t m,
-                                                const float* x, std::span<const float> gain,
-                                                float eps) const override {
-    return quantized(plan, m, *backend_.input_rmsnorm(plan, m, x, gain, eps));
+  void set_rmsnorm(kernels::Input& input, const kernels::InputPlan& plan, int64_t m, const float* x,
+                   std::span<const float> gain, float eps) const override {
+    backend_.set_rmsnorm(input, plan, m, x, gain, eps);
+    quantize(input, plan, m);
   }
-  std::unique_ptr<kernels::Input> input_swiglu(const kernels::InputPlan& plan, int64_t m,
-                                               const float* gate, const float* up) const override {
-    return quantized(plan, m, *backend_.input_swiglu(plan, m, gate, up));
+  void set_swiglu(kernels::Input& input, const kernels::InputPlan& plan, int64_t m,
+                  const float* gate, const float* up) const override {
+    backend_.set_swiglu(input, plan, m, gate, up);
+    quantize(input, plan, m);
   }
 
   std::span<const float> rows(const kernels::Input& input) const override {
     return backend_.rows(input);
   }
 
-  void multiply(const kernels::Linear& linear, const kernels::Input& input,
-                float* y) const override {
-    const auto& fake = static_cast<const FakeLinear&>(linear);
-    backend_.multiply(*fake.linear, input, y);
-    const int64_t m = static_cast<int64_t>(backend_.rows(input).size()) / fake.k();
-    for (int64_t i = 0; i < m * fake.n(); ++i) y[i] = mx::round_to_bfloat16(y[i]);
+  void multiply(std::span<const kernels::Product> products,
+                const kernels::Input& input) const override {
+    for (const auto& [linear, y] : products) {
+      const auto& fake = static_cast<const FakeLinear&>(*linear);
+      backend_.multiply(*fake.linear, input, y);
+      const int64_t m = static_cast<int64_t>(backend_.rows(input).size()) / fake.k();
+      for (int64_t i = 0; i < m * fake.n(); ++i) y[i] = mx::round_to_bfloat16(y[i]);
+    }
+  }
+
+  std::unique_ptr<kernels::KeyValues> make_key_values(const kernels::AttentionShape& shape,
+                                                      int64_t capacity) const override {
+    return backend_.make_key_values(shape, capacity);
+  }
+  void attend(const kernels::KeyValues& cache, int64_t m, const float* q,
+              float* out) const override {
+    backend_.attend(cache, m, q, out);
   }
 
  private:
-  std::unique_ptr<kernels::Input> quantized(const kernels::InputPlan& plan, int64_t m,
-                                            const kernels::Input& input) const {
-    const std::span<const float> exact = backend_.rows(input);
+  // Rounds the rows that INPUT was set to.
+  void quantize(kernels::Input& input, const kernels::InputPlan& plan, int64_t m) const {
     std::vector<float> rows;
-    for (float value : exact) rows.push_back(mx::round_to_bfloat16(value));
+    for (float value : backend_.rows(input)) rows.push_back(mx::round_to_bfloat16(value));
     fake_quantize(baseline_, m, plan.k, rows.data());
-    return backend_.input(plan, m, rows.data());
+    backend_.set(input, plan, m, rows.data());
   }
 
   Baseline baseline_;

@@ -74,29 +74,31 @@ PerplexityResult evaluate_perplexity(const Model& model, const Model* reference,
   if (options.max_windows) windows = std::min(windows, *options.max_windows);
 
   const int64_t predictions = options.window - 1;
-  KvCache cache(config, options.window);
-  std::optional<KvCache> reference_cache;
-  if (reference != nullptr) reference_cache.emplace(reference->config(), options.window);
+  Context context = model.make_context(options.window);
+  std::optional<Context> reference_context;
+  if (reference != nullptr) reference_context = reference->make_context(options.window);
   Sums sums;
   for (int64_t window = 0; window < windows; ++window) {
     const auto ids = tokens.subspan(window * options.window, options.window);
-    cache.clear();
-    const std::vector<float> hidden = model.forward(ids, cache);
-    std::vector<float> reference_hidden;
+    context.clear();
+    const float* const hidden = model.forward(ids, context).data();
+    const float* reference_hidden = nullptr;
     if (reference != nullptr) {
-      reference_cache->clear();
-      reference_hidden = reference->forward(ids, *reference_cache);
+      reference_context->clear();
+      reference_hidden = reference->forward(ids, *reference_context).data();
     }
     for (int64_t row = 0; row < predictions; row += kLogitRows) {
       const int64_t m = std::min(kLogitRows, predictions - row);
-      const std::vector<float> logits = model.logits(m, hidden.data() + row * config.hidden_size);
-      std::vector<float> base;
+      const float* const logits =
+          model.logits(m, hidden + row * config.hidden_size, context).data();
+      const float* base = nullptr;
       if (reference != nullptr) {
-        base =
-            reference->logits(m, reference_hidden.data() + row * reference->config().hidden_size);
+        base = reference
+                   ->logits(m, reference_hidden + row * reference->config().hidden_size,
+                            *reference_context)
+                   .data();
       }
-      const Sums part = score(m, config.vocab_size, logits.data(),
-                              reference != nullptr ? base.data() : nullptr, ids.data() + row + 1);
+      const Sums part = score(m, config.vocab_size, logits, base, ids.data() + row + 1);
       sums.negative_log_likelihood += part.negative_log_likelihood;
       sums.kl += part.kl;
       sums.same_top += part.same_top;

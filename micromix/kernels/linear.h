@@ -5,7 +5,8 @@
 // out") reads an input that was rounded once to BF16, gathered by the plan's permutation and
 // quantized per block. A dense linear (not quantized) reads the same rows as they are. Inputs
 // shared by several linears are made once. Hidden states and results are FP32 buffers; a mixed
-// linear's results are BF16 values in them.
+// linear's results are BF16 values in them. Attention is here too, because a backend keeps keys and
+// values in the form its products want.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "micromix/kernels/attention.h"
 #include "micromix/mx/format.h"
 #include "micromix/mx/scale.h"
 
@@ -68,10 +70,17 @@ class Linear {
   virtual int64_t k() const = 0;
 };
 
-// Rows ready to be multiplied by every linear that reads them.
+// Rows ready to be multiplied by every linear that reads them. Can be set again and again, and
+// keeps its memory. For one thread at a time.
 class Input {
  public:
   virtual ~Input() = default;
+};
+
+// Y [m, n] = the rows of an input times LINEAR.
+struct Product {
+  const Linear* linear;
+  float* y;
 };
 
 class Backend {
@@ -81,21 +90,39 @@ class Backend {
   virtual std::unique_ptr<Linear> prepare(const DenseWeight& weight) const = 0;
   virtual std::unique_ptr<Linear> prepare(const MixedWeight& weight) const = 0;
 
-  // Rows X [m, plan.k] as they are.
-  virtual std::unique_ptr<Input> input(const InputPlan& plan, int64_t m, const float* x) const = 0;
+  virtual std::unique_ptr<Input> make_input() const = 0;
+  // Rows X [m, plan.k] as they are. The plan must stay where it is while INPUT is used.
+  virtual void set(Input& input, const InputPlan& plan, int64_t m, const float* x) const = 0;
   // RMSNorm (Zhang and Sennrich 2019): x / sqrt(mean(x^2) + eps) * gain, per row.
-  virtual std::unique_ptr<Input> input_rmsnorm(const InputPlan& plan, int64_t m, const float* x,
-                                               std::span<const float> gain, float eps) const = 0;
+  virtual void set_rmsnorm(Input& input, const InputPlan& plan, int64_t m, const float* x,
+                           std::span<const float> gain, float eps) const = 0;
   // SwiGLU (Shazeer 2020): silu(gate) * up, elementwise.
-  virtual std::unique_ptr<Input> input_swiglu(const InputPlan& plan, int64_t m, const float* gate,
-                                              const float* up) const = 0;
+  virtual void set_swiglu(Input& input, const InputPlan& plan, int64_t m, const float* gate,
+                          const float* up) const = 0;
+  // A new one, set.
+  std::unique_ptr<Input> input(const InputPlan& plan, int64_t m, const float* x) const {
+    auto made = make_input();
+    set(*made, plan, m, x);
+    return made;
+  }
 
   // The rows [m, k] before rounding, gathering and quantizing, for calibration. The input's plan
   // must keep them.
   virtual std::span<const float> rows(const Input& input) const = 0;
 
-  // Y [m, n] row-major. A mixed linear needs an input made by a plan with its segments.
-  virtual void multiply(const Linear& linear, const Input& input, float* y) const = 0;
+  // All products of one input at once. A mixed linear needs an input made by a plan with its
+  // segments.
+  virtual void multiply(std::span<const Product> products, const Input& input) const = 0;
+  void multiply(const Linear& linear, const Input& input, float* y) const {
+    const Product product{&linear, y};
+    multiply({&product, 1}, input);
+  }
+
+  virtual std::unique_ptr<KeyValues> make_key_values(const AttentionShape& shape,
+                                                     int64_t capacity) const = 0;
+  // Causal attention: OUT [m, heads * head_dim] = softmax(Q K^T / sqrt(head_dim)) V for the last M
+  // positions of CACHE, which holds their keys and values already. Q is [m, heads * head_dim].
+  virtual void attend(const KeyValues& cache, int64_t m, const float* q, float* out) const = 0;
 };
 
 // The backend every other one is held against: FP32, threaded with OpenMP, any CPU.

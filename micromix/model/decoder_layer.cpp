@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "micromix/model/attention.h"
-
 namespace micromix {
 namespace {
 
@@ -23,18 +21,21 @@ kernels::DenseType dense_type(DType dtype) {
   }
 }
 
-void add(std::span<const float> values, float* to) {
-  for (size_t i = 0; i < values.size(); ++i) to[i] += values[i];
+}  // namespace
+
+kernels::DenseWeight dense_view(const TensorView& tensor, std::vector<float> bias) {
+  return {tensor.shape[0], tensor.shape[1], dense_type(tensor.dtype), tensor.bytes,
+          std::move(bias)};
 }
 
-}  // namespace
+kernels::AttentionShape attention_shape(const ModelConfig& config) {
+  return {config.num_heads, config.num_kv_heads, config.head_dim};
+}
 
 std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
                                          const LinearWeights& weights) {
   if (!weights.quantized()) {
-    return backend.prepare(
-        kernels::DenseWeight{weights.n, weights.k, dense_type(weights.dense->dtype),
-                             weights.dense->bytes, optional_floats(weights.bias)});
+    return backend.prepare(dense_view(*weights.dense, optional_floats(weights.bias)));
   }
   kernels::MixedWeight mixed;
   mixed.n = weights.n;
@@ -93,18 +94,10 @@ void DecoderLayer::replace(LinearRole role, kernels::InputPlan plan,
   linears_[static_cast<size_t>(role)] = std::move(linear);
 }
 
-void DecoderLayer::forward(int64_t m, float* hidden, KvLayer& cache,
-                           const InputObserver& observer) const {
-  attention(m, hidden, cache, observer);
-  mlp(m, hidden, observer);
-}
-
-std::vector<float> DecoderLayer::multiply(LinearRole role, const kernels::Input& input,
-                                          int64_t m) const {
-  const kernels::Linear& linear = *linears_[static_cast<size_t>(role)];
-  std::vector<float> y(m * linear.n());
-  backend_.multiply(linear, input, y.data());
-  return y;
+void DecoderLayer::forward(int64_t m, float* hidden, kernels::KeyValues& cache,
+                           Workspace& workspace, const InputObserver& observer) const {
+  attention(m, hidden, cache, workspace, observer);
+  mlp(m, hidden, workspace, observer);
 }
 
 void DecoderLayer::observe(const InputObserver& observer, InputRole role, int64_t m,
@@ -112,44 +105,62 @@ void DecoderLayer::observe(const InputObserver& observer, InputRole role, int64_
   if (observer) observer(role, m, backend_.rows(input));
 }
 
-void DecoderLayer::attention(int64_t m, float* hidden, KvLayer& cache,
-                             const InputObserver& observer) const {
-  const auto input =
-      backend_.input_rmsnorm(plans_[static_cast<size_t>(InputRole::kAttention)], m, hidden,
-                             attention_norm_, static_cast<float>(config_.rms_norm_eps));
-  observe(observer, InputRole::kAttention, m, *input);
-  std::vector<float> q = multiply(LinearRole::kQ, *input, m);
-  std::vector<float> k = multiply(LinearRole::kK, *input, m);
-  const std::vector<float> v = multiply(LinearRole::kV, *input, m);
-  place_heads(m, config_.num_heads, cache.length(), q_norm_, q.data());
-  place_heads(m, config_.num_kv_heads, cache.length(), k_norm_, k.data());
-  cache.append(m, k.data(), v.data());
+void DecoderLayer::attention(int64_t m, float* hidden, kernels::KeyValues& cache,
+                             Workspace& workspace, const InputObserver& observer) const {
+  kernels::Input& input = *workspace.input;
+  backend_.set_rmsnorm(input, plan(InputRole::kAttention), m, hidden, attention_norm_,
+                       static_cast<float>(config_.rms_norm_eps));
+  observe(observer, InputRole::kAttention, m, input);
+  const int64_t width = config_.num_heads * config_.head_dim;
+  const int64_t kv_width = config_.num_kv_heads * config_.head_dim;
+  float* const q = workspace.q.resize(m * width);
+  float* const k = workspace.k.resize(m * kv_width);
+  float* const v = workspace.v.resize(m * kv_width);
+  const kernels::Product products[] = {
+      {&linear(LinearRole::kQ), q}, {&linear(LinearRole::kK), k}, {&linear(LinearRole::kV), v}};
+  backend_.multiply(products, input);
+  rope_.prepare(cache.length(), m, workspace.rotations);
+  place_heads(workspace.rotations, config_.num_heads, q_norm_, q);
+  place_heads(workspace.rotations, config_.num_kv_heads, k_norm_, k);
+  cache.append(m, k, v);
 
-  std::vector<float> attended(q.size());
-  attend(config_, m, q.data(), cache, attended.data());
-  const auto output =
-      backend_.input(plans_[static_cast<size_t>(InputRole::kOutput)], m, attended.data());
-  observe(observer, InputRole::kOutput, m, *output);
-  add(multiply(LinearRole::kO, *output, m), hidden);
+  float* const attended = workspace.attended.resize(m * width);
+  backend_.attend(cache, m, q, attended);
+  backend_.set(input, plan(InputRole::kOutput), m, attended);
+  observe(observer, InputRole::kOutput, m, input);
+  add_product(LinearRole::kO, m, workspace, hidden);
 }
 
-void DecoderLayer::mlp(int64_t m, float* hidden, const InputObserver& observer) const {
-  const auto input = backend_.input_rmsnorm(plans_[static_cast<size_t>(InputRole::kMlp)], m, hidden,
-                                            mlp_norm_, static_cast<float>(config_.rms_norm_eps));
-  observe(observer, InputRole::kMlp, m, *input);
-  const std::vector<float> gate = multiply(LinearRole::kGate, *input, m);
-  const std::vector<float> up = multiply(LinearRole::kUp, *input, m);
-  const auto down = backend_.input_swiglu(plans_[static_cast<size_t>(InputRole::kDown)], m,
-                                          gate.data(), up.data());
-  observe(observer, InputRole::kDown, m, *down);
-  add(multiply(LinearRole::kDown, *down, m), hidden);
+void DecoderLayer::mlp(int64_t m, float* hidden, Workspace& workspace,
+                       const InputObserver& observer) const {
+  kernels::Input& input = *workspace.input;
+  backend_.set_rmsnorm(input, plan(InputRole::kMlp), m, hidden, mlp_norm_,
+                       static_cast<float>(config_.rms_norm_eps));
+  observe(observer, InputRole::kMlp, m, input);
+  float* const gate = workspace.gate.resize(m * config_.intermediate_size);
+  float* const up = workspace.up.resize(m * config_.intermediate_size);
+  const kernels::Product products[] = {{&linear(LinearRole::kGate), gate},
+                                       {&linear(LinearRole::kUp), up}};
+  backend_.multiply(products, input);
+  backend_.set_swiglu(input, plan(InputRole::kDown), m, gate, up);
+  observe(observer, InputRole::kDown, m, input);
+  add_product(LinearRole::kDown, m, workspace, hidden);
 }
 
-void DecoderLayer::place_heads(int64_t m, int64_t heads, int64_t position,
+void DecoderLayer::add_product(LinearRole role, int64_t m, Workspace& workspace,
+                               float* hidden) const {
+  const int64_t size = m * config_.hidden_size;
+  float* const y = workspace.output.resize(size);
+  backend_.multiply(linear(role), *workspace.input, y);
+#pragma omp parallel for schedule(static) if (m > 1)
+  for (int64_t i = 0; i < size; ++i) hidden[i] += y[i];
+}
+
+void DecoderLayer::place_heads(const Rotations& rotations, int64_t heads,
                                std::span<const float> gain, float* x) const {
   const int64_t head_dim = config_.head_dim;
-#pragma omp parallel for schedule(static)
-  for (int64_t row = 0; row < m; ++row) {
+#pragma omp parallel for schedule(static) if (rotations.count > 1)
+  for (int64_t row = 0; row < rotations.count; ++row) {
     float* vectors = x + row * heads * head_dim;
     for (int64_t head = 0; head < heads && !gain.empty(); ++head) {
       float* vector = vectors + head * head_dim;
@@ -159,7 +170,7 @@ void DecoderLayer::place_heads(int64_t m, int64_t heads, int64_t position,
       const float factor = static_cast<float>(1.0 / std::sqrt(mean + config_.rms_norm_eps));
       for (int64_t i = 0; i < head_dim; ++i) vector[i] = vector[i] * factor * gain[i];
     }
-    rope_.rotate(position + row, heads, vectors);
+    rope_.rotate(rotations, rotations.first + row, heads, vectors);
   }
 }
 

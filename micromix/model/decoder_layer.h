@@ -10,15 +10,20 @@
 
 #include "micromix/checkpoint/model_weights.h"
 #include "micromix/kernels/linear.h"
-#include "micromix/model/kv_cache.h"
 #include "micromix/model/rope.h"
+#include "micromix/model/workspace.h"
 
 namespace micromix {
 
 // Sees each distinct linear input of a layer, [m, k] FP32, before it is rounded or quantized.
 using InputObserver = std::function<void(InputRole role, int64_t m, std::span<const float> rows)>;
 
-// The kernels' view of stored weights; the tensors must outlive it.
+// The kernels' view of a stored matrix.
+kernels::DenseWeight dense_view(const TensorView& tensor, std::vector<float> bias = {});
+
+kernels::AttentionShape attention_shape(const ModelConfig& config);
+
+// The same of a linear, made ready; the tensors must outlive it.
 std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
                                          const LinearWeights& weights);
 
@@ -39,15 +44,21 @@ class DecoderLayer {
 
   // HIDDEN [m, hidden_size] are the rows at positions cache.length()...; they are replaced by the
   // layer's output, and their keys and values appended to CACHE, which must have room.
-  void forward(int64_t m, float* hidden, KvLayer& cache,
+  void forward(int64_t m, float* hidden, kernels::KeyValues& cache, Workspace& workspace,
                const InputObserver& observer = nullptr) const;
 
  private:
-  std::vector<float> multiply(LinearRole role, const kernels::Input& input, int64_t m) const;
-  void attention(int64_t m, float* hidden, KvLayer& cache, const InputObserver& observer) const;
-  void mlp(int64_t m, float* hidden, const InputObserver& observer) const;
+  const kernels::Linear& linear(LinearRole role) const {
+    return *linears_[static_cast<size_t>(role)];
+  }
+  const kernels::InputPlan& plan(InputRole role) const { return plans_[static_cast<size_t>(role)]; }
+  void attention(int64_t m, float* hidden, kernels::KeyValues& cache, Workspace& workspace,
+                 const InputObserver& observer) const;
+  void mlp(int64_t m, float* hidden, Workspace& workspace, const InputObserver& observer) const;
+  // Adds the product of ROLE's linear and WORKSPACE's input to HIDDEN.
+  void add_product(LinearRole role, int64_t m, Workspace& workspace, float* hidden) const;
   // RMSNorm over each head's vector (Qwen3), where GAIN is not empty, then rope.
-  void place_heads(int64_t m, int64_t heads, int64_t position, std::span<const float> gain,
+  void place_heads(const Rotations& rotations, int64_t heads, std::span<const float> gain,
                    float* x) const;
   void observe(const InputObserver& observer, InputRole role, int64_t m,
                const kernels::Input& input) const;

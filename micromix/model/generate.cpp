@@ -15,23 +15,24 @@ void generate(const Model& model, std::span<const int32_t> prompt, const Generat
   const int64_t capacity = static_cast<int64_t>(prompt.size()) + options.max_new_tokens - 1;
   expect_context(config, capacity);
 
-  KvCache cache(config, capacity);
+  Context context = model.make_context(capacity);
   Sampler sampler(options.sampling);
-  std::vector<int32_t> next(prompt.begin(), prompt.end());
+  std::span<const int32_t> next = prompt;
+  int32_t token = 0;
   for (int64_t i = 0; i < options.max_new_tokens; ++i) {
-    const std::vector<float> hidden = model.forward(next, cache);
-    const std::vector<float> logits =
-        model.logits(1, hidden.data() + (next.size() - 1) * config.hidden_size);
+    const std::span<const float> hidden = model.forward(next, context);
+    const std::span<const float> logits =
+        model.logits(1, hidden.last(config.hidden_size).data(), context);
     if (!std::ranges::all_of(logits, [](float logit) { return std::isfinite(logit); })) {
       throw Error(fmt::format("{}: NaN or Inf in the logits of new token {}",
                               model.weights().store.model().string(), i));
     }
-    const int32_t token = sampler.sample(logits);
+    token = sampler.sample(logits);
     const bool eos = std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), token) !=
                      config.eos_token_ids.end();
     if (eos && !options.ignore_eos) return;
     on_token(token);
-    next = {token};
+    next = {&token, 1};
   }
 }
 

@@ -4,22 +4,30 @@
 #include <cassert>
 
 #include "micromix/base/error.h"
-#include "micromix/mx/bfloat16.h"
+#include "micromix/kernels/reference/dense.h"
 
 namespace micromix {
 
-std::vector<float> embed(const ModelWeights& weights, std::span<const int32_t> ids) {
-  const int64_t hidden = weights.config.hidden_size;
-  TensorView row = *weights.embedding;
-  const int64_t row_bytes = hidden * size_of(row.dtype);
-  std::vector<float> out;
-  out.reserve(ids.size() * hidden);
+namespace {
+
+// Rows that pass the layers together: enough that expanding weights does not show, few enough that
+// buffers stay small whatever the prompt.
+constexpr int64_t kChunk = 512;
+
+}  // namespace
+
+void embed(const ModelWeights& weights, std::span<const int32_t> ids, float* out) {
+  const kernels::DenseWeight embedding = dense_view(*weights.embedding);
   for (int32_t id : ids) {
     assert(id >= 0 && id < weights.config.vocab_size);
-    row.bytes = weights.embedding->bytes.subspan(id * row_bytes, row_bytes);
-    const std::vector<float> values = to_floats(row);
-    out.insert(out.end(), values.begin(), values.end());
+    kernels::decode_dense(embedding, id, 0, embedding.k, out);
+    out += embedding.k;
   }
+}
+
+std::vector<float> embed(const ModelWeights& weights, std::span<const int32_t> ids) {
+  std::vector<float> out(ids.size() * weights.config.hidden_size);
+  embed(weights, ids, out.data());
   return out;
 }
 
@@ -43,7 +51,7 @@ void expect_context(const ModelConfig& config, int64_t length) {
 
 Model::Model(const std::filesystem::path& path, const kernels::Backend& layers,
              const kernels::Backend& head)
-    : weights_(path), head_(weights_, head) {
+    : weights_(path), backend_(layers), head_backend_(head), head_(weights_, head) {
   layers_.reserve(weights_.layers.size());
   for (const LayerWeights& layer : weights_.layers) {
     layers_.emplace_back(layer, weights_.config, layers);
@@ -51,13 +59,33 @@ Model::Model(const std::filesystem::path& path, const kernels::Backend& layers,
   }
 }
 
-std::vector<float> Model::forward(std::span<const int32_t> ids, KvCache& cache) const {
-  std::vector<float> hidden = embed(weights_, ids);
-  const int64_t m = static_cast<int64_t>(ids.size());
+Context Model::make_context(int64_t capacity) const {
+  Context context{{}, Workspace(backend_), head_backend_.make_input(), {}, {}};
   for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].forward(m, hidden.data(), cache.layers[i]);
+    context.layers.push_back(backend_.make_key_values(attention_shape(config()), capacity));
   }
-  return hidden;
+  return context;
+}
+
+std::span<const float> Model::forward(std::span<const int32_t> ids, Context& context) const {
+  const int64_t size = config().hidden_size;
+  const int64_t m = static_cast<int64_t>(ids.size());
+  float* const hidden = context.hidden.resize(m * size);
+  embed(weights_, ids, hidden);
+  for (int64_t row = 0; row < m; row += kChunk) {
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      layers_[i].forward(std::min(kChunk, m - row), hidden + row * size, *context.layers[i],
+                         context.workspace);
+    }
+  }
+  return {hidden, static_cast<size_t>(m * size)};
+}
+
+std::span<const float> Model::logits(int64_t m, const float* hidden, Context& context) const {
+  const int64_t size = m * config().vocab_size;
+  float* const out = context.logits.resize(size);
+  head_.logits(m, hidden, *context.head_input, out);
+  return {out, static_cast<size_t>(size)};
 }
 
 }  // namespace micromix

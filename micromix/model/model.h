@@ -8,13 +8,14 @@
 
 #include "micromix/checkpoint/model_weights.h"
 #include "micromix/kernels/linear.h"
+#include "micromix/model/context.h"
 #include "micromix/model/decoder_layer.h"
-#include "micromix/model/kv_cache.h"
 #include "micromix/model/output_head.h"
 
 namespace micromix {
 
-// Rows EMBEDDING[ids] as FP32, [ids.size(), hidden_size].
+// OUT [ids.size(), hidden_size] = rows of the embedding as FP32.
+void embed(const ModelWeights& weights, std::span<const int32_t> ids, float* out);
 std::vector<float> embed(const ModelWeights& weights, std::span<const int32_t> ids);
 
 // The longest context in positions: the model's rope's, or its sliding window's (whose attention is
@@ -39,17 +40,21 @@ class Model {
   const ModelConfig& config() const { return weights_.config; }
   const ModelWeights& weights() const { return weights_; }
 
-  // Runs tokens at positions cache.length()... and returns their last hidden states,
-  // [ids.size(), hidden_size], before the final norm. Ids must lie in the vocabulary.
-  std::vector<float> forward(std::span<const int32_t> ids, KvCache& cache) const;
+  // Room for CAPACITY positions.
+  Context make_context(int64_t capacity) const;
 
-  // Logits [m, vocab_size] of hidden states [m, hidden_size].
-  std::vector<float> logits(int64_t m, const float* hidden) const {
-    return head_.logits(m, hidden);
-  }
+  // Runs tokens at positions context.length()... and returns their last hidden states, before the
+  // final norm: [ids.size(), hidden_size], in CONTEXT until the next call. Ids must lie in the
+  // vocabulary. Any number of tokens is run in chunks.
+  std::span<const float> forward(std::span<const int32_t> ids, Context& context) const;
+
+  // Logits [m, vocab_size] of hidden states [m, hidden_size], in CONTEXT until the next call.
+  std::span<const float> logits(int64_t m, const float* hidden, Context& context) const;
 
  private:
   ModelWeights weights_;
+  const kernels::Backend& backend_;
+  const kernels::Backend& head_backend_;
   std::vector<DecoderLayer> layers_;
   OutputHead head_;
 };

@@ -13,12 +13,9 @@ OutputHead::OutputHead(const ModelWeights& weights, const kernels::Backend& back
   plan_ = input_plan(config_.quantization, {&reader, 1});
 }
 
-std::vector<float> OutputHead::logits(int64_t m, const float* hidden) const {
-  const auto input =
-      backend_.input_rmsnorm(plan_, m, hidden, norm_, static_cast<float>(config_.rms_norm_eps));
-  std::vector<float> out(m * config_.vocab_size);
-  backend_.multiply(*linear_, *input, out.data());
-  return out;
+void OutputHead::logits(int64_t m, const float* hidden, kernels::Input& input, float* out) const {
+  backend_.set_rmsnorm(input, plan_, m, hidden, norm_, static_cast<float>(config_.rms_norm_eps));
+  backend_.multiply(*linear_, input, out);
 }
 
 }  // namespace micromix

@@ -15,8 +15,8 @@ class OutputHead {
   // WEIGHTS and BACKEND must outlive it.
   OutputHead(const ModelWeights& weights, const kernels::Backend& backend);
 
-  // Logits [m, vocab_size] of hidden states [m, hidden_size].
-  std::vector<float> logits(int64_t m, const float* hidden) const;
+  // OUT [m, vocab_size] = logits of hidden states [m, hidden_size]. INPUT is one of the backend's.
+  void logits(int64_t m, const float* hidden, kernels::Input& input, float* out) const;
 
  private:
   const ModelConfig& config_;

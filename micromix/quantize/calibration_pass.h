@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -29,7 +30,8 @@ class CalibrationPass {
   int64_t samples_;
   int64_t next_ = 0;
   std::vector<float> hidden_;  // [samples * length, hidden_size]
-  KvLayer cache_;
+  std::unique_ptr<kernels::KeyValues> cache_;
+  Workspace workspace_;
 };
 
 }  // namespace micromix

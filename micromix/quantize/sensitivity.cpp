@@ -35,11 +35,13 @@ using Hidden = std::vector<float>;
 
 void run_layer(const DecoderLayer& layer, const ModelConfig& config, const Sample& sample,
                Hidden& hidden) {
-  KvLayer cache(config, sample.length);
+  const kernels::Backend& backend = kernels::reference_backend();
+  const auto cache = backend.make_key_values(attention_shape(config), sample.length);
+  Workspace workspace(backend);
   for (int64_t window = 0; window < sample.windows; ++window) {
-    cache.clear();
+    cache->clear();
     layer.forward(sample.length, hidden.data() + window * sample.length * config.hidden_size,
-                  cache);
+                  *cache, workspace);
   }
 }
 
@@ -62,16 +64,18 @@ double sum_kl(int64_t m, int64_t vocab, const std::vector<float>& reference,
 std::vector<double> mean_kl(const ModelWeights& weights, const Hidden& base,
                             std::span<const Hidden> others) {
   const OutputHead head(weights, kernels::reference_backend());
+  const auto input = kernels::reference_backend().make_input();
+  const int64_t vocab = weights.config.vocab_size;
+  std::vector<float> reference(kLogitRows * vocab), logits(kLogitRows * vocab);
   const int64_t size = weights.config.hidden_size;
   const int64_t tokens = static_cast<int64_t>(base.size()) / size;
   std::vector<double> kl(others.size());
   for (int64_t row = 0; row < tokens; row += kLogitRows) {
     const int64_t m = std::min(kLogitRows, tokens - row);
-    const std::vector<float> reference = head.logits(m, base.data() + row * size);
+    head.logits(m, base.data() + row * size, *input, reference.data());
     for (size_t i = 0; i < others.size(); ++i) {
-      const std::vector<float> logits = head.logits(m, others[i].data() + row * size);
-      kl[i] +=
-          sum_kl(m, weights.config.vocab_size, reference, logits) / static_cast<double>(tokens);
+      head.logits(m, others[i].data() + row * size, *input, logits.data());
+      kl[i] += sum_kl(m, vocab, reference, logits) / static_cast<double>(tokens);
     }
   }
   return kl;

@@ -77,7 +77,8 @@ TEST(FakeQuantization, BackendMultipliesTheRoundedOperands) {
   const auto linear = backend->prepare(
       kernels::DenseWeight{2, 4, kernels::DenseType::kF32, std::as_bytes(std::span(w)), {1, 0}});
   const std::vector<float> x = {127, 1, 2.4f, 0};
-  const auto input = backend->input({4, {}, {}, mx::ScaleRule::kRceil}, 1, x.data());
+  const kernels::InputPlan plan{4, {}, {}, mx::ScaleRule::kRceil};
+  const auto input = backend->input(plan, 1, x.data());
   std::vector<float> y(2);
   backend->multiply(*linear, *input, y.data());
   // 127 * 127 + 3 - 5 * 2 + 1 = 16123 and 127 + 2 = 129, rounded to BF16's eight bits.

@@ -8,6 +8,6 @@ int main(int, char** argv) {
   const micromix::Model model(argv[1]);
   const auto tokenizer = micromix::load_tokenizer(argv[1], model.config());
   const auto ids = tokenizer->encode("The city of", /*add_special=*/true);
-  micromix::KvCache cache(model.config(), static_cast<int64_t>(ids.size()));
-  std::printf("%zu hidden values\n", model.forward(ids, cache).size());
+  micromix::Context context = model.make_context(static_cast<int64_t>(ids.size()));
+  std::printf("%zu hidden values\n", model.forward(ids, context).size());
 }

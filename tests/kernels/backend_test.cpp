@@ -255,8 +255,9 @@ TEST_P(EveryBackend, FusedInputsAreTheirDefinition) {
     backend.multiply(*linear, *backend.input(plan, m, backend.rows(fused).data()), expected.data());
     EXPECT_EQ(y, expected);
   };
-  const auto normed = backend.input_rmsnorm(plan, m, a.data(), gain, 1e-5f);
-  const auto gated = backend.input_swiglu(plan, m, a.data(), b.data());
+  const auto normed = backend.make_input(), gated = backend.make_input();
+  backend.set_rmsnorm(*normed, plan, m, a.data(), gain, 1e-5f);
+  backend.set_swiglu(*gated, plan, m, a.data(), b.data());
   same_as_plain(*normed);
   same_as_plain(*gated);
   for (int64_t row = 0; row < m; ++row) {
@@ -332,7 +333,8 @@ TEST(CpuBackend, DenseWeightsAreWithinTheBound) {
       for (float value : w) halves.push_back(mx::to_bfloat16(value));
       const std::vector<float> bias = random_rows(random, n);
       const std::vector<float> x = random_rows(random, m * k);
-      const auto input = backend->input({k, {}, {}, mx::ScaleRule::kRceil, false}, m, x.data());
+      const InputPlan plan{k, {}, {}, mx::ScaleRule::kRceil, false};
+      const auto input = backend->input(plan, m, x.data());
       for (const DenseWeight& weight :
            {DenseWeight{n, k, DenseType::kBF16, std::as_bytes(std::span(halves)), bias},
             DenseWeight{n, k, DenseType::kF32, std::as_bytes(std::span(w)), bias}}) {

@@ -25,14 +25,14 @@ TEST(DemoModel, GreedyContinuationsEqualTransformers) {
 TEST(DemoModel, CacheContinuesWhereAPromptEnded) {
   const Model model(MICROMIX_DEMO_MODEL);
   const std::vector<int32_t> ids = {17, 400, 33, 1200, 5, 99, 4000, 2};
-  KvCache whole(model.config(), 8);
-  KvCache stepwise(model.config(), 8);
+  Context whole = model.make_context(8);
+  Context stepwise = model.make_context(8);
   const auto expected = model.forward(ids, whole);
   const int64_t hidden = model.config().hidden_size;
   for (size_t i = 0; i < ids.size(); ++i) {
     const auto row = model.forward({&ids[i], 1}, stepwise);
-    const auto a = model.logits(1, row.data());
-    const auto b = model.logits(1, expected.data() + i * hidden);
+    const auto a = model.logits(1, row.data(), stepwise);
+    const auto b = model.logits(1, expected.data() + i * hidden, whole);
     for (size_t j = 0; j < a.size(); ++j) ASSERT_NEAR(a[j], b[j], 2e-4);
   }
 }

@@ -29,9 +29,9 @@ inline double largest_logit_difference(const Model& model, const std::filesystem
   const int64_t vocab = model.config().vocab_size;
   double largest = 0;
   for (int64_t row = 0; row < ids.shape[0]; ++row) {
-    KvCache cache(model.config(), length);
-    const auto hidden = model.forward(row_of_ids(ids, row), cache);
-    const auto logits = model.logits(length, hidden.data());
+    Context context = model.make_context(length);
+    const auto hidden = model.forward(row_of_ids(ids, row), context);
+    const auto logits = model.logits(length, hidden.data(), context);
     for (int64_t i = 0; i < length * vocab; ++i) {
       const double difference = std::fabs(logits[i] - expected[row * length * vocab + i]);
       if (!(difference <= largest)) largest = difference;  // NaN is never smaller

@@ -31,8 +31,9 @@ QuantizeReport quantize(const ModelWeights& weights, const Statistics& statistic
 std::vector<float> logits_of(const fs::path& path) {
   const Model model(path);
   const auto ids = some_tokens(24, model.config().vocab_size);
-  KvCache cache(model.config(), 24);
-  return model.logits(24, model.forward(ids, cache).data());
+  Context context = model.make_context(24);
+  const auto logits = model.logits(24, model.forward(ids, context).data(), context);
+  return {logits.begin(), logits.end()};
 }
 
 double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {

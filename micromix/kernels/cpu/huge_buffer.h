@@ -1,6 +1,7 @@
 // Bytes on 2 MiB pages where the system has them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -23,8 +24,15 @@ class HugeBuffer {
     return *this;
   }
 
+  // Grows to SIZE, what it held is lost then. Throws std::bad_alloc.
+  void reserve(int64_t size) {
+    if (size > size_) *this = HugeBuffer(size);
+  }
+
   uint8_t* data() { return bytes_.get(); }
   const uint8_t* data() const { return bytes_.get(); }
+  std::byte* bytes() { return reinterpret_cast<std::byte*>(data()); }
+  const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data()); }
   int64_t size() const { return size_; }
 
  private:
@@ -33,27 +41,6 @@ class HugeBuffer {
   };
   std::unique_ptr<uint8_t[], Free> bytes_;
   int64_t size_ = 0;
-};
-
-// A HugeBuffer that outlives its owner for the next one: a fresh one costs a page fault a page,
-// about as much as quantizing activations into it. Any thread.
-class ScratchBuffer {
- public:
-  ScratchBuffer() = default;
-  // At least SIZE bytes.
-  explicit ScratchBuffer(int64_t size);
-  ScratchBuffer(ScratchBuffer&&) = default;
-  ScratchBuffer& operator=(ScratchBuffer&& other) noexcept {
-    std::swap(buffer_, other.buffer_);
-    return *this;
-  }
-  ~ScratchBuffer();
-
-  uint8_t* data() { return buffer_.data(); }
-  const uint8_t* data() const { return buffer_.data(); }
-
- private:
-  HugeBuffer buffer_;
 };
 
 }  // namespace micromix::kernels::cpu

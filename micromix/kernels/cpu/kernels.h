@@ -107,6 +107,8 @@ struct Kernels {
   // BLOCKS packed blocks of a panel (panels.h) to expanded ones.
   void (*expand_integer)(mx::Format format, const uint8_t* codes, int64_t blocks, std::byte* out);
   void (*expand_wide)(mx::Format format, const uint8_t* codes, int64_t blocks, std::byte* out);
+  // BLOCKS blocks of BF16 [16][32][2] to wide ones; null where they are that.
+  void (*expand_pairs)(const std::byte* pairs, int64_t blocks, std::byte* out);
   // COLUMNS <= 32 rows of BF16, STRIDE bytes apart, 32 BLOCKS values of each, to wide blocks;
   // absent columns are zero.
   void (*expand_dense)(const std::byte* rows, int64_t stride, int64_t columns, int64_t blocks,
@@ -122,6 +124,18 @@ struct Kernels {
   // blocks of a tile of one row.
   RowFlags (*quantize_row)(const float* x, const int32_t* permutation, mx::ScaleRule rule,
                            const TileSegment* segments, size_t segment_count, std::byte* out);
+
+  // Y [rows][columns], rows STRIDE floats apart, = SUMS [rows][32] + BIAS ([columns], or null),
+  // each rounded to BF16 where ROUND.
+  void (*store_rows)(const float* sums, int64_t rows, int64_t columns, const float* bias,
+                     bool round, float* y, int64_t stride);
+
+  // A step of an online softmax: PANELS of 32 scores, STRIDE floats apart, of which the first COUNT
+  // count and the others get probability 0. LARGEST is the largest score so far, TOTAL the sum of
+  // exp(SCALE * (score - LARGEST)), each rounded to BF16; both are brought up to date. OUT becomes
+  // a wide tile of one row of the new exponentials. Returns what older ones must be multiplied by.
+  float (*softmax_row)(const float* scores, int64_t stride, int64_t panels, int64_t count,
+                       float scale, float& largest, float& total, std::byte* out);
 
   // OUT = X / sqrt(mean(x^2) + EPS) * GAIN, and OUT = silu(GATE) * UP.
   void (*rmsnorm_row)(const float* x, const float* gain, int64_t k, float eps, float* out);

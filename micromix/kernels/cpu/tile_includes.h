@@ -29,11 +29,12 @@ namespace micromix::kernels::cpu {
 #define MICROMIX_CPU_KERNELS(instruction_set)                                               \
   {                                                                                         \
     .name = #instruction_set, .wide_bytes = kWideBytes, .expand_integer = expand_integer,   \
-    .expand_wide = expand_wide, .expand_dense = expand_dense,                               \
-    .multiply_integer = multiply_integer, .multiply_wide = multiply_wide,                   \
-    .multiply_integer_any = multiply_integer_any_scale,                                     \
+    .expand_wide = expand_wide, .expand_pairs = kWideBytes == 2 ? nullptr : expand_pairs,   \
+    .expand_dense = expand_dense, .multiply_integer = multiply_integer,                     \
+    .multiply_wide = multiply_wide, .multiply_integer_any = multiply_integer_any_scale,     \
     .multiply_wide_any = multiply_wide_any_scale<kWideBytes>, .quantize_row = quantize_row, \
-    .rmsnorm_row = rmsnorm_row, .swiglu_row = swiglu_row                                    \
+    .store_rows = store_rows, .softmax_row = softmax_row, .rmsnorm_row = rmsnorm_row,       \
+    .swiglu_row = swiglu_row                                                                \
   }
 
 }  // namespace micromix::kernels::cpu

@@ -30,41 +30,51 @@ float element(const std::byte* block, const TileSegment& segment, int wide_bytes
   return std::bit_cast<float>(uint32_t{bits} << 16);
 }
 
+template <int kRows>
+void interleave_rows(const std::byte* rows, int64_t row_bytes, std::byte* out) {
+  for (int64_t at = 0; at < row_bytes; at += 4) {
+    for (int r = 0; r < kRows; ++r, out += 4) std::memcpy(out, rows + r * row_bytes + at, 4);
+  }
+}
+
 }  // namespace
 
-Tiles::Tiles(const Kernels& kernels, const InputPlan& plan, int64_t m) : kernels_(&kernels), m_(m) {
+void interleave(const std::byte* rows, int count, int64_t row_bytes, std::byte* out) {
+  constexpr void (*kByRows[])(const std::byte*, int64_t, std::byte*) = {
+      interleave_rows<1>, interleave_rows<2>, interleave_rows<3>,
+      interleave_rows<4>, interleave_rows<5>, interleave_rows<6>};
+  kByRows[count - 1](rows, row_bytes, out);
+}
+
+void Tiles::reset(const Kernels& kernels, const InputPlan& plan, int64_t m) {
+  kernels_ = &kernels;
+  m_ = m;
+  segments_.clear();
   for (const InputPlan::Segment& segment : plan.segments) {
     segments_.push_back(
         {segment.format, is_integer(segment.weight, segment.format), segment.channels / kBlock});
   }
   if (plan.segments.empty()) segments_.push_back({std::nullopt, false, (plan.k + 31) / kBlock});
+  row_bytes_ = 0;
+  k_ = 0;
   for (const TileSegment& segment : segments_) {
     row_bytes_ += segment.blocks * tile_block_bytes(segment.integer, kernels.wide_bytes, 1);
     k_ += segment.blocks * kBlock;
   }
-  bytes_ = ScratchBuffer(m * row_bytes_);
+  bytes_.reserve(m * row_bytes_);
   flags_.resize(m);
 }
 
-std::byte* Tiles::row_buffer(int64_t first, int count, int r) {
-  if (count == 1) return tile(first);
-  thread_local std::vector<std::byte> buffer;
-  if (r == 0) buffer.resize(kTileRows * row_bytes_);
-  return buffer.data() + r * row_bytes_;
+std::byte* Tiles::row_buffer() const {
+  thread_local HugeBuffer buffer;
+  buffer.reserve(kTileRows * row_bytes_);
+  return buffer.bytes();
 }
 
 void Tiles::set_row(const InputPlan& plan, int64_t row, const float* x, std::byte* out) {
   const bool gathers = !plan.segments.empty() && !plan.permutation.empty();
   flags_[row] = kernels_->quantize_row(x, gathers ? plan.permutation.data() : nullptr,
                                        plan.scale_rule, segments_.data(), segments_.size(), out);
-}
-
-void Tiles::interleave(int64_t first, int count, std::byte* const* rows) {
-  if (count == 1) return;
-  std::byte* out = tile(first);
-  for (int64_t at = 0; at < row_bytes_; at += 4) {
-    for (int r = 0; r < count; ++r, out += 4) std::memcpy(out, rows[r] + at, 4);
-  }
 }
 
 QuantizedRows Tiles::quantized_row(const InputPlan& plan, int64_t row) const {

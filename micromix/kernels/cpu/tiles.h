@@ -10,12 +10,14 @@
 
 namespace micromix::kernels::cpu {
 
+// Makes a tile of COUNT tiles of one row, which lie ROW_BYTES apart.
+void interleave(const std::byte* rows, int count, int64_t row_bytes, std::byte* out);
+
 class Tiles {
  public:
-  Tiles() = default;
-  // Room for M rows of PLAN's segments; without segments, for BF16 rows, filled up with zeros to a
-  // multiple of 32 channels.
-  Tiles(const Kernels& kernels, const InputPlan& plan, int64_t m);
+  // Makes room for M rows of PLAN's segments; without segments, for BF16 rows, filled up with zeros
+  // to a multiple of 32 channels. Rows that were set are lost.
+  void reset(const Kernels& kernels, const InputPlan& plan, int64_t m);
 
   const std::vector<TileSegment>& segments() const { return segments_; }
   // Channels, filled up.
@@ -25,43 +27,36 @@ class Tiles {
   // different threads.
   template <typename Row>
   void set_tile(const InputPlan& plan, int64_t first, const Row& row) {
-    std::byte* rows[kTileRows];
     const int count = rows_at(first);
+    std::byte* const rows = count == 1 ? tile(first) : row_buffer();
     for (int r = 0; r < count; ++r) {
-      rows[r] = row_buffer(first, count, r);
-      set_row(plan, first + r, row(first + r), rows[r]);
+      set_row(plan, first + r, row(first + r), rows + r * row_bytes_);
     }
-    interleave(first, count, rows);
+    if (count > 1) interleave(rows, count, row_bytes_, tile(first));
   }
 
   // The tile that begins at ROW, a multiple of 6, has this many rows.
   int rows_at(int64_t row) const {
     return static_cast<int>(std::min<int64_t>(kTileRows, m_ - row));
   }
-  const std::byte* at(int64_t row) const {
-    return reinterpret_cast<const std::byte*>(bytes_.data()) + row * row_bytes_;
-  }
+  const std::byte* at(int64_t row) const { return bytes_.bytes() + row * row_bytes_; }
   const RowFlags& flags(int64_t row) const { return flags_[row]; }
 
   // Row ROW as the oracle has it, one row. The zeros of integers have lost their sign.
   QuantizedRows quantized_row(const InputPlan& plan, int64_t row) const;
 
  private:
-  std::byte* tile(int64_t row) {
-    return reinterpret_cast<std::byte*>(bytes_.data()) + row * row_bytes_;
-  }
-  // Where row R of a tile of COUNT is made: in place where it is the only one, else in a buffer of
-  // the thread.
-  std::byte* row_buffer(int64_t first, int count, int r);
+  std::byte* tile(int64_t row) { return bytes_.bytes() + row * row_bytes_; }
+  // Of the thread, for the rows of a tile.
+  std::byte* row_buffer() const;
   void set_row(const InputPlan& plan, int64_t row, const float* x, std::byte* out);
-  void interleave(int64_t first, int count, std::byte* const* rows);
 
   const Kernels* kernels_ = nullptr;
   int64_t m_ = 0;
   int64_t k_ = 0;
   std::vector<TileSegment> segments_;
   int64_t row_bytes_ = 0;  // a tile of R rows has R times as many
-  ScratchBuffer bytes_;
+  HugeBuffer bytes_;
   std::vector<RowFlags> flags_;
 };
 

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "micromix/kernels/linear.h"
+#include "micromix/kernels/reference/attention.h"
 #include "micromix/kernels/reference/dense.h"
 #include "micromix/kernels/reference/gemm.h"
 #include "micromix/kernels/reference/oracle.h"
@@ -130,23 +131,21 @@ bool is_safe_row(const QuantizedRows& rows, int64_t row) {
   return true;
 }
 
-std::unique_ptr<ReferenceInput> make_input(const InputPlan& plan, int64_t m,
-                                           std::vector<float> dense) {
-  auto input = std::make_unique<ReferenceInput>();
-  input->m = m;
-  input->k = plan.k;
-  input->dense = std::move(dense);
-  if (plan.segments.empty()) return input;
-  input->quantized = quantize_rows(plan, m, input->dense.data());
-  input->mixed.resize(m * plan.k);
+// Quantizes what INPUT's rows [m, k] were set to.
+void finish(ReferenceInput& input, const InputPlan& plan, int64_t m) {
+  input.m = m;
+  input.k = plan.k;
+  input.unsafe_rows.clear();
+  if (plan.segments.empty()) return;
+  input.quantized = quantize_rows(plan, m, input.dense.data());
+  input.mixed.resize(m * plan.k);
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < m; ++row) {
-    dequantize_row(input->quantized, row, input->mixed.data() + row * plan.k);
+    dequantize_row(input.quantized, row, input.mixed.data() + row * plan.k);
   }
   for (int64_t row = 0; row < m; ++row) {
-    if (!is_safe_row(input->quantized, row)) input->unsafe_rows.push_back(row);
+    if (!is_safe_row(input.quantized, row)) input.unsafe_rows.push_back(row);
   }
-  return input;
 }
 
 void add_bias(std::span<const float> bias, int64_t m, int64_t n, float* y) {
@@ -188,14 +187,20 @@ class ReferenceBackend final : public Backend {
     return std::make_unique<MixedLinear>(weight);
   }
 
-  std::unique_ptr<Input> input(const InputPlan& plan, int64_t m, const float* x) const override {
-    return make_input(plan, m, std::vector<float>(x, x + m * plan.k));
+  std::unique_ptr<Input> make_input() const override { return std::make_unique<ReferenceInput>(); }
+
+  void set(Input& input, const InputPlan& plan, int64_t m, const float* x) const override {
+    auto& of_reference = static_cast<ReferenceInput&>(input);
+    of_reference.dense.assign(x, x + m * plan.k);
+    finish(of_reference, plan, m);
   }
 
-  std::unique_ptr<Input> input_rmsnorm(const InputPlan& plan, int64_t m, const float* x,
-                                       std::span<const float> gain, float eps) const override {
+  void set_rmsnorm(Input& input, const InputPlan& plan, int64_t m, const float* x,
+                   std::span<const float> gain, float eps) const override {
+    auto& of_reference = static_cast<ReferenceInput&>(input);
     const int64_t k = plan.k;
-    std::vector<float> normed(m * k);
+    std::vector<float>& normed = of_reference.dense;
+    normed.resize(m * k);
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < m; ++row) {
       const float* in = x + row * k;
@@ -205,33 +210,46 @@ class ReferenceBackend final : public Backend {
           static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(k) + eps));
       for (int64_t j = 0; j < k; ++j) normed[row * k + j] = in[j] * factor * gain[j];
     }
-    return make_input(plan, m, std::move(normed));
+    finish(of_reference, plan, m);
   }
 
-  std::unique_ptr<Input> input_swiglu(const InputPlan& plan, int64_t m, const float* gate,
-                                      const float* up) const override {
-    std::vector<float> gated(m * plan.k);
+  void set_swiglu(Input& input, const InputPlan& plan, int64_t m, const float* gate,
+                  const float* up) const override {
+    auto& of_reference = static_cast<ReferenceInput&>(input);
+    std::vector<float>& gated = of_reference.dense;
+    gated.resize(m * plan.k);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < m * plan.k; ++i) {
       gated[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
     }
-    return make_input(plan, m, std::move(gated));
+    finish(of_reference, plan, m);
   }
 
   std::span<const float> rows(const Input& input) const override {
     return static_cast<const ReferenceInput&>(input).dense;
   }
 
-  void multiply(const Linear& linear, const Input& input, float* y) const override {
+  void multiply(std::span<const Product> products, const Input& input) const override {
     const auto& rows = static_cast<const ReferenceInput&>(input);
-    assert(linear.k() == rows.k);
-    if (const auto* mixed = dynamic_cast<const MixedLinear*>(&linear)) {
-      multiply_mixed(*mixed, rows, y);
-      return;
+    for (const auto& [linear, y] : products) {
+      assert(linear->k() == rows.k);
+      if (const auto* mixed = dynamic_cast<const MixedLinear*>(linear)) {
+        multiply_mixed(*mixed, rows, y);
+        continue;
+      }
+      const auto& dense = static_cast<const DenseLinear&>(*linear);
+      parallel_gemm(rows.m, dense.n(), rows.k, rows.dense.data(), rows.k, dense, y, dense.n());
+      add_bias(dense.bias(), rows.m, dense.n(), y);
     }
-    const auto& dense = static_cast<const DenseLinear&>(linear);
-    parallel_gemm(rows.m, dense.n(), rows.k, rows.dense.data(), rows.k, dense, y, dense.n());
-    add_bias(dense.bias(), rows.m, dense.n(), y);
+  }
+
+  std::unique_ptr<KeyValues> make_key_values(const AttentionShape& shape,
+                                             int64_t capacity) const override {
+    return std::make_unique<FloatKeyValues>(shape, capacity);
+  }
+
+  void attend(const KeyValues& cache, int64_t m, const float* q, float* out) const override {
+    attend_float(static_cast<const FloatKeyValues&>(cache), m, q, out);
   }
 };
 
