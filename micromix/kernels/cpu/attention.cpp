@@ -11,7 +11,6 @@
 
 #include "micromix/kernels/cpu/tiles.h"
 #include "micromix/mx/bfloat16.h"
-#include "micromix/mx/scale.h"
 
 namespace micromix::kernels::cpu {
 namespace {
@@ -39,7 +38,6 @@ struct Scratch {
   std::vector<float> scores;          // [panels][rows][32]
   std::vector<float> sums;            // [tiles][depth][rows][32]
   std::vector<float> largest, total;  // a row
-  std::vector<uint8_t> ones;          // scales
 };
 
 class Task {
@@ -69,7 +67,6 @@ class Task {
     scratch_.sums.assign(count * depth_ * kPanel, 0.0f);
     scratch_.largest.assign(count, -std::numeric_limits<float>::infinity());
     scratch_.total.assign(count, 0.0f);
-    scratch_.ones.assign(std::max(depth_, kPanelsTogether) * kPanel, mx::kScaleOne);
   }
 
   void run(const float* q, float* out) {
@@ -144,7 +141,7 @@ class Task {
     std::fill_n(scores, panels * rows * kPanel, 0.0f);
     for (int64_t i = 0; i < panels; ++i) {
       kernels_.multiply_wide({rows, depth_, scratch_.queries.bytes() + row * query_bytes_,
-                              keys_ + i * key_stride_, scratch_.ones.data(), mx::Format::kE4M3,
+                              keys_ + i * key_stride_, nullptr, mx::Format::kE4M3,
                               scores + i * rows * kPanel});
     }
     float* const sums = scratch_.sums.data() + row * depth_ * kPanel;
@@ -162,7 +159,7 @@ class Task {
     interleave(scratch_.line.bytes(), rows, bytes, scratch_.probabilities.bytes());
     for (int64_t i = 0; i < depth_; ++i) {
       kernels_.multiply_wide({rows, panels, scratch_.probabilities.bytes(),
-                              values_ + i * value_stride_, scratch_.ones.data(), mx::Format::kE4M3,
+                              values_ + i * value_stride_, nullptr, mx::Format::kE4M3,
                               sums + i * rows * kPanel});
     }
   }
@@ -264,10 +261,10 @@ double attention_error(const AttentionShape& shape, int64_t positions, double ma
   const double scale = 1 / std::sqrt(static_cast<double>(shape.head_dim));
   const double blocks = static_cast<double>((positions + 31) / 32);
   const double depth = static_cast<double>((shape.head_dim + 31) / 32);
-  const double score = scale * magnitude * (32 + depth + 3) * 0x1p-23;
+  const double score = scale * magnitude * (32 * depth + 3) * 0x1p-23;
   const double rescaling = (blocks / kPanelsTogether + 1) * (6 + 2 * scale * magnitude) * 0x1p-23;
   const double probability = 0x1p-9 + score + rescaling + 6 * 0x1p-23;
-  const double sums = (32 + blocks + 2) * 0x1p-23;
+  const double sums = (32 * blocks + blocks / kPanelsTogether + 2) * 0x1p-23;
   return 2 * probability / (1 - probability) * (1 + sums) + 2 * sums;
 }
 

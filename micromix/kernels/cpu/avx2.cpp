@@ -2,9 +2,8 @@
 //
 // Integers: vpmaddubsw adds two products of a column in 16 bits, and a block's 16 products a lane
 // are added there: 16 x 24 x 60 = 23040 at most with an E2M1 operand. E2M3 by E2M3 gives 14400 a
-// pair, so those widen to 32 bits every second step. Wide: FP32 and fused multiply-add, 32
-// additions a block before it joins the sum. Additions in an output's longest chain: K / 32 for
-// integers, 32 + K / 32 for wide blocks, and the bias.
+// pair, so those widen to 32 bits every second step. Wide: FP32 and fused multiply-add. Additions
+// in an output's longest chain: K / 32 for integers, K for wide products, and the bias.
 #include "micromix/kernels/cpu/tile_includes.h"
 
 #if defined(__x86_64__)
@@ -118,18 +117,29 @@ inline __m256 decode(__m256i codes) {
                       _mm256_castsi256_ps(sign));
 }
 
+// Of 8 columns, as shifted exponents.
+inline __m256i scale_exponents(const uint8_t* scales) {
+  return _mm256_slli_epi32(
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales))), 23);
+}
+
 template <mx::Format kFormat>
-void expand_wide_format(const uint8_t* codes, int64_t blocks, std::byte* out) {
+void expand_wide_format(const uint8_t* codes, const uint8_t* scales, int64_t blocks,
+                        std::byte* out) {
   constexpr int kBits = mx::traits(kFormat).bits;
   const __m256i byte = _mm256_set1_epi32(0xFF);
   for (int64_t b = 0; b < blocks; ++b) {
+    __m256 units[4];
+    for (int i = 0; i < 4; ++i) {
+      units[i] = _mm256_castsi256_ps(scale_exponents(scales + b * kPanel + 8 * i));
+    }
     for_each_vector<kBits>(codes, [&](int i, __m256i vector) {
       // Step i / 4, columns i % 4 * 8 to + 7; a lane of 32 bits has a column's four channels.
       std::byte* const to = out + (i / 4 * kStep * kPanel + i % 4 * 8) * 4;
       for (int channel = 0; channel < kStep; ++channel) {
         const __m256i code = _mm256_and_si256(_mm256_srli_epi32(vector, 8 * channel), byte);
         _mm256_storeu_ps(reinterpret_cast<float*>(to + channel * kPanel * 4),
-                         decode<kFormat>(code));
+                         _mm256_mul_ps(decode<kFormat>(code), units[i % 4]));
       }
     });
     codes += mx::packed_bytes(kFormat, kPanel * kBlock);
@@ -137,16 +147,17 @@ void expand_wide_format(const uint8_t* codes, int64_t blocks, std::byte* out) {
   }
 }
 
-void expand_wide(mx::Format format, const uint8_t* codes, int64_t blocks, std::byte* out) {
+void expand_wide(mx::Format format, const uint8_t* codes, const uint8_t* scales, int64_t blocks,
+                 std::byte* out) {
   switch (format) {
     case mx::Format::kE2M1:
-      return expand_wide_format<mx::Format::kE2M1>(codes, blocks, out);
+      return expand_wide_format<mx::Format::kE2M1>(codes, scales, blocks, out);
     case mx::Format::kE2M3:
-      return expand_wide_format<mx::Format::kE2M3>(codes, blocks, out);
+      return expand_wide_format<mx::Format::kE2M3>(codes, scales, blocks, out);
     case mx::Format::kE3M2:
-      return expand_wide_format<mx::Format::kE3M2>(codes, blocks, out);
+      return expand_wide_format<mx::Format::kE3M2>(codes, scales, blocks, out);
     default:
-      return expand_wide_format<mx::Format::kE4M3>(codes, blocks, out);
+      return expand_wide_format<mx::Format::kE4M3>(codes, scales, blocks, out);
   }
 }
 
@@ -165,11 +176,6 @@ inline __m256i broadcast(const std::byte* value) {
 inline void add_scaled(__m256 sums, __m256i row, __m256i column_exponents, float* c) {
   const __m256 scale = _mm256_castsi256_ps(_mm256_add_epi32(row, column_exponents));
   _mm256_storeu_ps(c, _mm256_fmadd_ps(sums, scale, _mm256_loadu_ps(c)));
-}
-
-inline __m256i scale_exponents(const uint8_t* scales) {
-  return _mm256_slli_epi32(
-      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales))), 23);
 }
 
 // kSteps: how many steps fit 16 bits.
@@ -221,31 +227,30 @@ void multiply_integer_rows(const TileProduct& p) {
 
 template <int kRows>
 void multiply_wide_rows(const TileProduct& p) {
-  constexpr int64_t kTileBytes = tile_block_bytes(false, kWideBytes, kRows);
   for (int64_t half = 0; half < 2; ++half) {
     const std::byte* a = p.a;
     const std::byte* w = p.w + half * 2 * kVector;
     float* const c = p.c + half * kHalf;
+    __m256 sums[kRows][2];
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < 2; ++v) sums[r][v] = _mm256_loadu_ps(c + r * kPanel + v * 8);
+    }
     for (int64_t b = 0; b < p.blocks; ++b) {
-      const std::byte* const data = a + 4 * kRows;
-      __m256 acc[kRows][2] = {};
+      a += 4 * kRows;  // exponents
       for (int s = 0; s < kBlock; ++s) {
-        const __m256 w0 = _mm256_castsi256_ps(load(w + s * 4 * kVector));
-        const __m256 w1 = _mm256_castsi256_ps(load(w + s * 4 * kVector + kVector));
+        const __m256 w0 = _mm256_castsi256_ps(load(w));
+        const __m256 w1 = _mm256_castsi256_ps(load(w + kVector));
         for (int r = 0; r < kRows; ++r) {
-          const __m256 x = _mm256_castsi256_ps(broadcast(data + (s * kRows + r) * 4));
-          acc[r][0] = _mm256_fmadd_ps(w0, x, acc[r][0]);
-          acc[r][1] = _mm256_fmadd_ps(w1, x, acc[r][1]);
+          const __m256 x = _mm256_castsi256_ps(broadcast(a + r * 4));
+          sums[r][0] = _mm256_fmadd_ps(w0, x, sums[r][0]);
+          sums[r][1] = _mm256_fmadd_ps(w1, x, sums[r][1]);
         }
+        a += 4 * kRows;
+        w += 4 * kVector;
       }
-      for (int v = 0; v < 2; ++v) {
-        const __m256i exponents = scale_exponents(p.scales + b * kPanel + half * kHalf + v * 8);
-        for (int r = 0; r < kRows; ++r) {
-          add_scaled(acc[r][v], broadcast(a + 4 * r), exponents, c + r * kPanel + v * 8);
-        }
-      }
-      a += kTileBytes;
-      w += panel_block_bytes(false, kWideBytes);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < 2; ++v) _mm256_storeu_ps(c + r * kPanel + v * 8, sums[r][v]);
     }
   }
 }

@@ -1,9 +1,9 @@
 // AVX-512 with VNNI, VBMI and BF16 (Zen 4, Sapphire Rapids and later).
 //
-// Additions in an output's longest chain: integer blocks are exact, so K / 32 and the bias; in a
-// wide block vdpbf16ps adds its two products one after the other, 32 in all, before the block's sum
-// joins: 32 + K / 32 and the bias. vdpbf16ps takes subnormal inputs as zero; unscaled elements have
-// none in BF16, and BF16 activations below 2^-126 are outside what the bound promises.
+// Additions in an output's longest chain: integer blocks are exact, so K / 32; vdpbf16ps adds its
+// two products one after the other, so K; and the bias. vdpbf16ps takes subnormal numbers as zero;
+// scaled elements have none (kLowestScale), and BF16 activations below 2^-126 are outside what the
+// bound promises.
 #include "micromix/kernels/cpu/tile_includes.h"
 
 #if defined(__x86_64__)
@@ -107,15 +107,29 @@ void expand_integer(mx::Format format, const uint8_t* codes, int64_t blocks, std
   expand_integer_bits<6>(tables[1], codes, blocks, out);
 }
 
+// BF16 pairs times 2^(EXPONENTS >> 7), in the exponents' fields; zeros stay.
+inline __m512i scale_pairs(__m512i pairs, __m512i exponents) {
+  const __mmask32 nonzero = _mm512_test_epi16_mask(pairs, _mm512_set1_epi16(0x7FFF));
+  return _mm512_mask_add_epi16(pairs, nonzero, pairs, exponents);
+}
+
 template <int kBits>
-void expand_wide_bits(const WideTable& table, const uint8_t* codes, int64_t blocks,
-                      std::byte* out) {
+void expand_wide_bits(const WideTable& table, const uint8_t* codes, const uint8_t* scales,
+                      int64_t blocks, std::byte* out) {
   // Within each 128 bits, four columns of channels 0 to 3: the first two channels of every column
   // to the low half, so that interleaving bytes makes pairs of BF16.
   const __m512i pairs =
       _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
   const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
   for (int64_t b = 0; b < blocks; ++b) {
+    __m512i exponents[2];  // of 16 columns, for both of a pair
+    for (int h = 0; h < 2; ++h) {
+      const auto* const of_half = reinterpret_cast<const __m128i*>(scales + b * kPanel + h * 16);
+      const __m512i exponent = _mm512_sub_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(of_half)),
+                                                _mm512_set1_epi32(mx::kScaleBias));
+      exponents[h] = _mm512_slli_epi16(
+          _mm512_mask_blend_epi16(0xAAAAAAAA, exponent, _mm512_slli_epi32(exponent, 16)), 7);
+    }
     for_each_vector<kBits>(codes, [&](int i, __m512i vector) {
       const __m512i code = _mm512_shuffle_epi8(vector, pairs);
       __m512i low, high;
@@ -129,25 +143,27 @@ void expand_wide_bits(const WideTable& table, const uint8_t* codes, int64_t bloc
       }
       // Vector i holds step i / 2 of 16 columns: two pairs of channels, 32 columns apart.
       std::byte* const step = out + (i / 2 * 4 + i % 2) * kVector;
-      _mm512_store_si512(step, _mm512_unpacklo_epi8(low, high));
-      _mm512_store_si512(step + 2 * kVector, _mm512_unpackhi_epi8(low, high));
+      _mm512_store_si512(step, scale_pairs(_mm512_unpacklo_epi8(low, high), exponents[i % 2]));
+      _mm512_store_si512(step + 2 * kVector,
+                         scale_pairs(_mm512_unpackhi_epi8(low, high), exponents[i % 2]));
     });
     codes += kBlockVectors * 8 * kBits;
     out += 2 * kBlockVectors * kVector;
   }
 }
 
-void expand_wide(mx::Format format, const uint8_t* codes, int64_t blocks, std::byte* out) {
+void expand_wide(mx::Format format, const uint8_t* codes, const uint8_t* scales, int64_t blocks,
+                 std::byte* out) {
   static const WideTable tables[] = {wide_table(mx::Format::kE2M1), wide_table(mx::Format::kE2M3),
                                      wide_table(mx::Format::kE3M2), wide_table(mx::Format::kE4M3)};
   const WideTable& table = tables[static_cast<size_t>(format)];
   switch (mx::traits(format).bits) {
     case 4:
-      return expand_wide_bits<4>(table, codes, blocks, out);
+      return expand_wide_bits<4>(table, codes, scales, blocks, out);
     case 6:
-      return expand_wide_bits<6>(table, codes, blocks, out);
+      return expand_wide_bits<6>(table, codes, scales, blocks, out);
     default:
-      return expand_wide_bits<8>(table, codes, blocks, out);
+      return expand_wide_bits<8>(table, codes, scales, blocks, out);
   }
 }
 
@@ -222,16 +238,6 @@ struct Sums {
       for (int h = 0; h < 2; ++h) _mm512_storeu_ps(c + r * kPanel + h * 16, sum[r][h]);
     }
   }
-  // Adds a block's sums times 2^(sx + sw): EXPONENTS the columns', TILE begins with the rows'.
-  void add(const __m512 (&block)[kRows][2], const __m512i (&exponents)[2], const std::byte* tile) {
-    for (int r = 0; r < kRows; ++r) {
-      const __m512i row = broadcast(tile + 4 * r);
-      for (int h = 0; h < 2; ++h) {
-        const __m512 scale = _mm512_castsi512_ps(_mm512_add_epi32(exponents[h], row));
-        sum[r][h] = _mm512_fmadd_ps(block[r][h], scale, sum[r][h]);
-      }
-    }
-  }
 };
 
 // A block's integer sums become FP32, scaled, without the pipes that vpdpbusd keeps busy: M has the
@@ -280,28 +286,23 @@ void multiply_integer_rows(const TileProduct& p) {
 
 template <int kRows>
 void multiply_wide_rows(const TileProduct& p) {
-  constexpr int64_t kTileBytes = tile_block_bytes(false, kWideBytes, kRows);
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   const std::byte* w = p.w;
   for (int64_t b = 0; b < p.blocks; ++b) {
-    __m512 acc[kRows][2] = {};
-    const std::byte* const data = a + 4 * kRows;
+    a += 4 * kRows;  // exponents
 #pragma GCC unroll 4
     for (int s = 0; s < 16; ++s) {
-      const auto w0 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + (2 * s) * kVector));
-      const auto w1 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + (2 * s + 1) * kVector));
+      const auto w0 = reinterpret_cast<__m512bh>(_mm512_load_si512(w));
+      const auto w1 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + kVector));
       for (int r = 0; r < kRows; ++r) {
-        const auto x = reinterpret_cast<__m512bh>(broadcast(data + (s * kRows + r) * 4));
-        acc[r][0] = _mm512_dpbf16_ps(acc[r][0], w0, x);
-        acc[r][1] = _mm512_dpbf16_ps(acc[r][1], w1, x);
+        const auto x = reinterpret_cast<__m512bh>(broadcast(a + r * 4));
+        sums.sum[r][0] = _mm512_dpbf16_ps(sums.sum[r][0], w0, x);
+        sums.sum[r][1] = _mm512_dpbf16_ps(sums.sum[r][1], w1, x);
       }
+      a += 4 * kRows;
+      w += 2 * kVector;
     }
-    const __m512i exponents[2] = {scale_exponents(p.scales + b * kPanel),
-                                  scale_exponents(p.scales + b * kPanel + 16)};
-    sums.add(acc, exponents, a);
-    a += kTileBytes;
-    w += 2 * kBlockVectors * kVector;
   }
   sums.store(p.c);
 }

@@ -23,11 +23,11 @@ std::unique_ptr<Backend> make_cpu_backend(const cpu::Kernels& kernels);
 // What row ROW of an input of such a backend holds, for tests.
 QuantizedRows cpu_quantized_row(const Input& input, int64_t row);
 
-// FP32 additions in the longest chain behind one output of a mixed linear: a wide block adds its 32
-// products one by one, joins the sum with the others, and the bias comes last; one more for the
-// portable kernels, which also round each product and each scaled block once.
+// FP32 additions in the longest chain behind one output of a mixed linear: a wide product adds its
+// K products one by one, and the bias comes last. Portable kernels round each product too, but add
+// 32 of them up before they join the sum: 32 + K / 32 additions, a product's rounding and the bias.
 constexpr int64_t cpu_additions(int64_t k) {
-  return 32 + k / 32 + 2;
+  return k + 3;
 }
 
 }  // namespace micromix::kernels

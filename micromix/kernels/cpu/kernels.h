@@ -6,10 +6,10 @@
 //   an E2M3 one in +-60. Weights are unsigned bytes, that integer + 12 or + 60, activations signed
 //   ones; a sum of 32 products starts at -12 (-60) times the sum of the activations, so it comes
 //   out right and exact.
-// - wide, for every other pair and for BF16: elements as BF16 (exact) into vdpbf16ps, or as FP32.
-//
-// Either way the block's sum is multiplied by 2^(sx + sw - shifts), a power of two made by adding
-// exponents, and added to an FP32 sum: one fused multiply-add a block of 32.
+//   The block's sum is multiplied by 2^(sx + sw - shifts), a power of two made by adding exponents,
+//   and added to an FP32 sum.
+// - wide, for every other pair and for BF16: elements times their scales, which BF16 holds exactly,
+//   into vdpbf16ps, or as FP32. Products are added to the FP32 sum as they come.
 #pragma once
 
 #include <cstddef>
@@ -29,11 +29,15 @@ inline constexpr int kTileRows = 6;
 // Channels that share a 32-bit lane of the integer kernel.
 inline constexpr int kStep = 4;
 
-// Scale bytes that the fast kernels take: 2^-57 to 2^45. The exponents of any two then add up to a
-// normal FP32 number, also less the shifts of 6, and sums of 2^16 products of E4M3 stay below
-// 2^125.
-inline constexpr uint8_t kLowestScale = 70;
+// Scale bytes that the fast kernels take: 2^-50 to 2^45. The exponents of any two then add up to a
+// normal FP32 number, also less the shifts of 6; products of E4M3 are 2^-118 at least, and sums of
+// 2^16 of them stay below 2^125.
+inline constexpr uint8_t kLowestScale = 77;
 inline constexpr uint8_t kHighestScale = 172;
+
+constexpr bool is_common(int scale) {
+  return scale >= kLowestScale && scale <= kHighestScale;
+}
 
 constexpr bool is_integer(mx::Format format) {
   return format == mx::Format::kE2M1 || format == mx::Format::kE2M3;
@@ -56,9 +60,10 @@ constexpr int integer_offset(mx::Format format) {
 
 // Activations lie in tiles of up to 6 rows, all their blocks one after another. A block of a tile
 // of R rows, WIDE_BYTES being the size of a wide value:
-//   int32 [R]        (sx - 127 - integer shift) << 23
+//   int32 [R]        (sx - 127 - integer shift) << 23; wide: without a shift
 //   int32 [2][R]     integer only: where block sums start, for weights of offset 12 and of 60
-//   integer: int8 [8][R][4]; wide: BF16 [16][R][2] or FP32 [32][R]
+//   integer: int8 [8][R][4]; wide: BF16 [16][R][2] or FP32 [32][R], elements times their scale
+//   where that is common, else as they are
 // So it is R tiles of one row, interleaved by 32 bits.
 constexpr int64_t tile_block_bytes(bool integer, int wide_bytes, int rows) {
   return rows * (integer ? 12 + 32 : int64_t{4} + 32 * wide_bytes);
@@ -70,7 +75,7 @@ constexpr int64_t starts_offset(mx::Format weight, int rows) {
 }
 
 // An expanded block of a panel: integer u8 [8][32][4] (step, column, channel within the step); wide
-// BF16 [16][32][2] or FP32 [32][32] (channel, column).
+// BF16 [16][32][2] or FP32 [32][32] (channel, column), elements times their scale.
 constexpr int64_t panel_block_bytes(bool integer, int wide_bytes) {
   return kPanel * mx::kBlockSize * (integer ? 1 : wide_bytes);
 }
@@ -93,10 +98,11 @@ struct RowFlags {
 struct TileProduct {
   int rows;
   int64_t blocks;
-  const std::byte* a;        // tile blocks
-  const std::byte* w;        // expanded panel blocks
-  const uint8_t* scales;     // [blocks][32]
-  mx::Format weight_format;  // integer only
+  const std::byte* a;  // tile blocks
+  const std::byte* w;  // expanded panel blocks
+  // Integer only: [blocks][32], and what they scale.
+  const uint8_t* scales;
+  mx::Format weight_format;
   float* c;
 };
 
@@ -104,9 +110,11 @@ struct Kernels {
   std::string_view name;
   int wide_bytes;
 
-  // BLOCKS packed blocks of a panel (panels.h) to expanded ones.
+  // BLOCKS packed blocks of a panel (panels.h) to expanded ones. Wide ones of scales that are not
+  // common are anything.
   void (*expand_integer)(mx::Format format, const uint8_t* codes, int64_t blocks, std::byte* out);
-  void (*expand_wide)(mx::Format format, const uint8_t* codes, int64_t blocks, std::byte* out);
+  void (*expand_wide)(mx::Format format, const uint8_t* codes, const uint8_t* scales,
+                      int64_t blocks, std::byte* out);
   // BLOCKS blocks of BF16 [16][32][2] to wide ones; null where they are that.
   void (*expand_pairs)(const std::byte* pairs, int64_t blocks, std::byte* out);
   // COLUMNS <= 32 rows of BF16, STRIDE bytes apart, 32 BLOCKS values of each, to wide blocks;
@@ -116,7 +124,7 @@ struct Kernels {
 
   void (*multiply_integer)(const TileProduct& product);
   void (*multiply_wide)(const TileProduct& product);
-  // The same for scales that the fast ones do not take: any that are not NaN.
+  // The same for activations whose scales are any but NaN.
   void (*multiply_integer_any)(const TileProduct& product);
   void (*multiply_wide_any)(const TileProduct& product);
 

@@ -31,11 +31,17 @@ void MixedLinear::multiply(PanelProduct& product) const {
   for (const PackedWeight::Segment& segment : packed_.segments()) {
     const int64_t bytes = mx::packed_bytes(segment.format, kPanel * kBlock);
     const Kernels& kernels = product.kernels();
-    const auto expand_blocks =
-        product.next_segment().integer ? kernels.expand_integer : kernels.expand_wide;
-    const auto scales = [&](int64_t panel) { return packed_.scales(panel) + first_block * kPanel; };
+    const bool integer = product.next_segment().integer;
+    const auto scales = [&](int64_t panel, int64_t block) {
+      return packed_.scales(panel) + (first_block + block) * kPanel;
+    };
     const auto expand = [&](int64_t panel, int64_t block, int64_t blocks, std::byte* out) {
-      expand_blocks(segment.format, packed_.codes(panel, segment) + block * bytes, blocks, out);
+      const uint8_t* const codes = packed_.codes(panel, segment) + block * bytes;
+      if (integer) {
+        kernels.expand_integer(segment.format, codes, blocks, out);
+      } else {
+        kernels.expand_wide(segment.format, codes, scales(panel, block), blocks, out);
+      }
     };
     product.add_segment(segment.format, scales, expand);
     first_block += segment.blocks;
@@ -44,7 +50,7 @@ void MixedLinear::multiply(PanelProduct& product) const {
 
 void DenseLinear::multiply(PanelProduct& product) const {
   product.add_segment(
-      mx::Format::kE4M3, [&](int64_t) { return scales_.data(); },
+      mx::Format::kE4M3, [](int64_t, int64_t) { return nullptr; },
       [&](int64_t panel, int64_t block, int64_t blocks, std::byte* out) {
         expand_rows(product.kernels(), panel, block, blocks, out);
       });

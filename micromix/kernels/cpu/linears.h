@@ -38,9 +38,7 @@ class MixedLinear final : public CpuLinear {
 
 class DenseLinear final : public CpuLinear {
  public:
-  explicit DenseLinear(const DenseWeight& weight)
-      : weight_(weight),
-        scales_((weight.k + mx::kBlockSize - 1) / mx::kBlockSize * kPanel, mx::kScaleOne) {}
+  explicit DenseLinear(const DenseWeight& weight) : weight_(weight) {}
 
   int64_t n() const override { return weight_.n; }
   int64_t k() const override { return weight_.k; }
@@ -52,7 +50,6 @@ class DenseLinear final : public CpuLinear {
                    std::byte* out) const;
 
   DenseWeight weight_;
-  std::vector<uint8_t> scales_;  // [blocks][32], all 1
 };
 
 }  // namespace micromix::kernels::cpu

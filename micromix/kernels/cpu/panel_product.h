@@ -32,8 +32,9 @@ class PanelProduct {
   // What add_segment() multiplies next.
   const TileSegment& next_segment() const { return tiles_.segments()[segment_]; }
 
-  // Multiplies the next segment by weights of FORMAT. SCALES(panel) are a panel's scales of it,
-  // EXPAND(panel, first block, blocks, out) fills OUT.
+  // Multiplies the next segment by weights of FORMAT. SCALES(panel, block) are those of a panel's
+  // blocks from BLOCK on, read where the product is an integer one; EXPAND(panel, block, blocks,
+  // out) fills OUT.
   template <typename Scales, typename Expand>
   void add_segment(mx::Format format, const Scales& scales, const Expand& expand) {
     const TileSegment& segment = next_segment();
@@ -43,8 +44,7 @@ class PanelProduct {
       for (int64_t i = 0; i < part_.panels; ++i) {
         const int64_t panel = part_.first_panel + i;
         expand(panel, block, blocks, expanded_);
-        add_blocks(segment, format, blocks, scales(panel) + block * kPanel,
-                   sums_ + i * part_.rows * kPanel);
+        add_blocks(segment, format, blocks, scales(panel, block), sums_ + i * part_.rows * kPanel);
       }
       row_offset_ += blocks * tile_block_bytes(segment.integer, kernels_.wide_bytes, 1);
     }

@@ -32,15 +32,19 @@ void expand_integer(mx::Format format, const uint8_t* codes, int64_t blocks, std
   }
 }
 
-void expand_wide(mx::Format format, const uint8_t* codes, int64_t blocks, std::byte* out) {
+void expand_wide(mx::Format format, const uint8_t* codes, const uint8_t* scales, int64_t blocks,
+                 std::byte* out) {
   const auto& table = mx::decode_table(format);
-  for (int64_t b = 0; b < blocks; ++b) {
+  for (int64_t b = 0; b < blocks; ++b, scales += kPanel) {
+    float units[kPanel];
+    for (int64_t j = 0; j < kPanel; ++j) units[j] = mx::decode_scale(scales[j]);
     uint8_t ordered[kBlockCodes];
     unpack_block(format, codes, ordered);
     for (int64_t channel = 0; channel < kBlock; ++channel) {
       float values[kPanel];
       for (int64_t j = 0; j < kPanel; ++j) {
-        values[j] = table[ordered[(channel / kStep * kPanel + j) * kStep + channel % kStep]];
+        values[j] =
+            table[ordered[(channel / kStep * kPanel + j) * kStep + channel % kStep]] * units[j];
       }
       std::memcpy(out, values, sizeof values);
       out += sizeof values;

@@ -88,9 +88,12 @@ QuantizedRows Tiles::quantized_row(const InputPlan& plan, int64_t row) const {
       int32_t exponent;
       std::memcpy(&exponent, block + 4 * in_tile, 4);
       const int shift = segment.integer ? integer_shift(*segment.format) : 0;
-      result.scales.push_back(static_cast<uint8_t>((exponent >> 23) + shift + mx::kScaleBias));
+      const int scale = (exponent >> 23) + shift + mx::kScaleBias;
+      const bool is_scaled = !segment.integer && is_common(scale);
+      result.scales.push_back(static_cast<uint8_t>(scale));
       for (int i = 0; i < kBlock; ++i) {
-        const float value = element(block, segment, kernels_->wide_bytes, in_tile, rows, i);
+        const float stored = element(block, segment, kernels_->wide_bytes, in_tile, rows, i);
+        const float value = is_scaled ? std::ldexp(stored, mx::kScaleBias - scale) : stored;
         result.values.push_back(value);
         result.codes.push_back(segment.format ? mx::encode(*segment.format, value) : uint8_t{0});
       }
