@@ -17,14 +17,35 @@ std::vector<int32_t> inverse(std::span<const int32_t> permutation) {
   return result;
 }
 
+// Row ROW as FP32 [k], its columns in their original order.
+std::vector<float> dequantize_row(const LinearWeights& linear, int64_t row) {
+  const std::vector<int32_t>& permutation =
+      linear.folded_perm.empty() ? linear.plan.permutation : linear.folded_perm;
+  std::vector<float> out(linear.k);
+  int64_t channel = 0;
+  for (const LinearWeights::Segment& segment : linear.segments) {
+    const int64_t blocks = segment.channels / mx::kBlockSize;
+    const int64_t bytes = mx::packed_bytes(segment.format, segment.channels);
+    std::vector<uint8_t> codes(segment.channels);
+    mx::unpack(segment.format, segment.codes->octets().subspan(row * bytes, bytes), codes);
+    const auto scales = segment.scales->octets().subspan(row * blocks, blocks);
+    for (int64_t i = 0; i < segment.channels; ++i, ++channel) {
+      const int64_t column = permutation.empty() ? channel : permutation[channel];
+      out[column] = mx::dequantize(segment.format, codes[i], scales[i / mx::kBlockSize]);
+    }
+  }
+  return out;
+}
+
 void add_dequantized(const LinearWeights& linear, std::span<const int32_t> row_order,
                      ShardTensors& shard) {
-  const std::vector<float> values = dequantize(linear);
-  std::vector<mx::BFloat16> rounded(values.size());
+  std::vector<mx::BFloat16> rounded(linear.n * linear.k);
+#pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < linear.n; ++row) {
-    const int64_t source = row_order.empty() ? row : row_order[row];
+    const std::vector<float> values =
+        dequantize_row(linear, row_order.empty() ? row : row_order[row]);
     for (int64_t j = 0; j < linear.k; ++j) {
-      rounded[row * linear.k + j] = mx::to_bfloat16(values[source * linear.k + j]);
+      rounded[row * linear.k + j] = mx::to_bfloat16(values[j]);
     }
   }
   shard.add(linear.module + ".weight", DType::kBF16, {linear.n, linear.k}, rounded);
@@ -50,29 +71,6 @@ ShardTensors layer_tensors(const LayerWeights& layer) {
 }
 
 }  // namespace
-
-std::vector<float> dequantize(const LinearWeights& linear) {
-  const std::vector<int32_t>& permutation =
-      linear.folded_perm.empty() ? linear.plan.permutation : linear.folded_perm;
-  std::vector<float> out(linear.n * linear.k);
-#pragma omp parallel for schedule(static)
-  for (int64_t row = 0; row < linear.n; ++row) {
-    int64_t channel = 0;
-    for (const LinearWeights::Segment& segment : linear.segments) {
-      const int64_t blocks = segment.channels / mx::kBlockSize;
-      const int64_t bytes = mx::packed_bytes(segment.format, segment.channels);
-      std::vector<uint8_t> codes(segment.channels);
-      mx::unpack(segment.format, segment.codes->octets().subspan(row * bytes, bytes), codes);
-      const auto scales = segment.scales->octets().subspan(row * blocks, blocks);
-      for (int64_t i = 0; i < segment.channels; ++i, ++channel) {
-        const int64_t column = permutation.empty() ? channel : permutation[channel];
-        out[row * linear.k + column] =
-            mx::dequantize(segment.format, codes[i], scales[i / mx::kBlockSize]);
-      }
-    }
-  }
-  return out;
-}
 
 void export_bfloat16(const ModelWeights& weights, const std::filesystem::path& out,
                      const OutputOptions& output, const ProgressFunction& progress) {

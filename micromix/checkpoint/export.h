@@ -9,9 +9,6 @@
 
 namespace micromix {
 
-// Dequantizes a linear to FP32 [n, k] with columns in their original order. Rows stay as stored.
-std::vector<float> dequantize(const LinearWeights& linear);
-
 // Writes OUT as a Hugging Face folder without quantization: every weight's dequantized value
 // rounded to BF16 (exact but for scales at the edge of BF16's range), channels and rows in their
 // original order, a layer at a time. Throws Error where the model is not quantized.

@@ -24,6 +24,24 @@ void quantize_row(std::span<const float> values, mx::ScaleRule rule, int64_t row
   }
 }
 
+// Row ROW of a dense weight, its channels in PLAN's order, to VALUES. False where it holds NaN or
+// Inf.
+bool copy_permuted_row(const LinearWeights& linear, const Plan& plan, int64_t row,
+                       std::span<float> values) {
+  const std::vector<float> source = weight_row(linear, row);
+  bool finite = true;
+  for (int64_t j = 0; j < linear.k; ++j) {
+    values[j] = source[plan.permutation.empty() ? j : plan.permutation[j]];
+    finite = finite && std::isfinite(values[j]);
+  }
+  return finite;
+}
+
+[[noreturn]] void throw_not_finite(const LinearWeights& linear) {
+  throw_invalid(linear.dense->file->path().string(), linear.dense->name, "NaN or Inf",
+                "finite weights");
+}
+
 }  // namespace
 
 std::vector<float> weight_row(const LinearWeights& linear, int64_t row) {
@@ -50,17 +68,12 @@ std::vector<float> permuted_weight(const LinearWeights& linear, const Plan& plan
   std::atomic<bool> finite = true;
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < linear.n; ++row) {
-    const std::vector<float> source = weight_row(linear, row_order.empty() ? row : row_order[row]);
-    for (int64_t j = 0; j < linear.k; ++j) {
-      const float value = source[plan.permutation.empty() ? j : plan.permutation[j]];
-      if (!std::isfinite(value)) finite = false;
-      values[row * linear.k + j] = value;
+    const auto to = std::span(values).subspan(row * linear.k, linear.k);
+    if (!copy_permuted_row(linear, plan, row_order.empty() ? row : row_order[row], to)) {
+      finite = false;
     }
   }
-  if (!finite) {
-    throw_invalid(linear.dense->file->path().string(), linear.dense->name, "NaN or Inf",
-                  "finite weights");
-  }
+  if (!finite) throw_not_finite(linear);
   return values;
 }
 
@@ -81,16 +94,23 @@ QuantizedLinear empty_quantized_linear(int64_t n, const Plan& plan) {
 
 QuantizedLinear quantize_linear(const LinearWeights& linear, const Plan& plan,
                                 std::span<const int32_t> row_order, mx::ScaleRule rule) {
-  const std::vector<float> weight = permuted_weight(linear, plan, row_order);
+  assert(!linear.quantized() && plan.size() == linear.k);
   QuantizedLinear result = empty_quantized_linear(linear.n, plan);
+  std::atomic<bool> finite = true;
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < linear.n; ++row) {
-    std::span<const float> values = std::span(weight).subspan(row * linear.k, linear.k);
+    std::vector<float> weight(linear.k);
+    if (!copy_permuted_row(linear, plan, row_order.empty() ? row : row_order[row], weight)) {
+      finite = false;
+      continue;
+    }
+    std::span<const float> values = weight;
     for (QuantizedLinear::Segment& segment : result.segments) {
       quantize_row(values.first(segment.channels), rule, row, segment);
       values = values.subspan(segment.channels);
     }
   }
+  if (!finite) throw_not_finite(linear);
   return result;
 }
 

@@ -91,7 +91,6 @@ TEST(SlowMemory, StaysLayerByLayer) {
                          "--length", "128"}),
             limit);
   EXPECT_LT(peak_memory({"quantize", model, "--stats", stats, "-o", out}), limit);
-  // Dequantizing goes through an FP32 copy of one linear.
   EXPECT_LT(peak_memory({"export", out, "--to", "bf16", "-o", out + "-bf16"}), limit);
 }
 
