@@ -7,17 +7,18 @@
 #include "micromix/checkpoint/export.h"
 #include "micromix/checkpoint/names.h"
 #include "micromix/model/model.h"
-#include "micromix/mx/block.h"
-#include "micromix/mx/packing.h"
 #include "micromix/quantize/sensitivity.h"
 #include "tests/quantize/demo.h"
+#include "tests/quantize/quantized.h"
 
 namespace micromix {
 namespace {
 
 namespace fs = std::filesystem;
 
+using testing::logits_of;
 using testing::options_for;
+using testing::relative_difference;
 using testing::some_tokens;
 using testing::statistics_of;
 
@@ -25,24 +26,6 @@ QuantizeReport quantize(const ModelWeights& weights, const Statistics& statistic
                         const QuantizeOptions& options, const fs::path& out,
                         const OutputOptions& output = {}) {
   return quantize_model(weights, "xxh3:1", &statistics, options, out, output, nullptr);
-}
-
-// All logits of a few tokens.
-std::vector<float> logits_of(const fs::path& path) {
-  const Model model(path);
-  const auto ids = some_tokens(24, model.config().vocab_size);
-  Context context = model.make_context(24);
-  const auto logits = model.logits(24, model.forward(ids, context).data(), context);
-  return {logits.begin(), logits.end()};
-}
-
-double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference += (a[i] - b[i]) * (a[i] - b[i]);
-    norm += b[i] * b[i];
-  }
-  return std::sqrt(difference / norm);
 }
 
 TEST(Statistics, SurviveTheirFile) {
@@ -149,23 +132,9 @@ TEST(Pipeline, StoresWhatTheOracleQuantizes) {
     const auto& permutation = role == LinearRole::kDown ? folded : linear.plan.permutation;
     for (int64_t row : {int64_t{0}, int64_t{5}, linear.n - 1}) {
       const int64_t source_row = role == LinearRole::kUp ? folded[row] : row;
-      int64_t channel = 0;
-      for (const LinearWeights::Segment& segment : linear.segments) {
-        const int64_t bytes = mx::packed_bytes(segment.format, segment.channels);
-        std::vector<uint8_t> codes(segment.channels);
-        mx::unpack(segment.format, segment.codes->octets().subspan(row * bytes, bytes), codes);
-        for (int64_t block = 0; block < segment.channels / 32; ++block, channel += 32) {
-          std::vector<float> values;
-          for (int64_t i = 0; i < 32; ++i) {
-            values.push_back(source[source_row * linear.k + permutation[channel + i]]);
-          }
-          std::vector<uint8_t> expected(32);
-          const uint8_t scale =
-              mx::quantize_block(segment.format, mx::ScaleRule::kRceil, values, expected);
-          ASSERT_EQ(segment.scales->octets()[row * segment.channels / 32 + block], scale);
-          for (int64_t i = 0; i < 32; ++i) ASSERT_EQ(codes[block * 32 + i], expected[i]);
-        }
-      }
+      std::vector<float> values;
+      for (int32_t channel : permutation) values.push_back(source[source_row * linear.k + channel]);
+      testing::expect_oracle_row(linear, row, values, mx::ScaleRule::kRceil);
     }
   }
 }
