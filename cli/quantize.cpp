@@ -29,6 +29,7 @@ struct Options {
   std::optional<double> max_kl;
   int64_t channel_group = 32;
   std::string activations = "same";
+  std::string lm_head = "bf16";
   std::vector<std::string> keep;
   CalibrationOptions calibration;
   OutputOptions output;
@@ -114,6 +115,7 @@ QuantizeOptions parse(const Options& options) {
                           : *mx::parse_scale_rule(options.scale_rule);  // checked by the option
   if (options.weights == "gptq") result.weights = WeightRounding::kGptq;
   result.activation_formats = parse_activations(options.activations);
+  result.lm_head = mx::parse_format(options.lm_head, mx::kOperandFormats);  // none: bf16
   result.keep = options.keep;
   const bool needs_statistics = result.allocation.method != AllocationMethod::kUniform ||
                                 result.weights == WeightRounding::kGptq;
@@ -132,12 +134,16 @@ void print_report(const std::string& out, const QuantizeReport& report) {
   }
   fmt::print("average bits           {:.4f} (whole file: {:.4f} bits a parameter)\n",
              report.after.average_bits, report.after.bits_per_parameter);
+  if (report.after.layer_bits > 0 && report.after.layer_bits != report.after.average_bits) {
+    fmt::print("  without the lm_head  {:.4f}\n", report.after.layer_bits);
+  }
   if (report.budget_exhausted) {
     fmt::print("the budget is not spent: no channel group gains from more bits\n");
   }
   if (report.measured_kl) {
     fmt::print(
-        "KL divergence          {:.4f} nats on calibration text, weights rounded to nearest\n",
+        "KL divergence          {:.4f} nats on calibration text, weights rounded to nearest, "
+        "lm_head in BF16\n",
         *report.measured_kl);
   }
   fmt::print("size                   {} -> {}\n", megabytes(report.before.bytes),
@@ -176,7 +182,7 @@ void run(const Options& options) {
 void add_quantize(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
-      "quantize", "Quantize a BF16 model's linear layers; lm_head and embeddings stay BF16.");
+      "quantize", "Quantize a BF16 model's linear layers; embeddings stay BF16.");
   add_model(*command, options->model);
   command->add_option("-o,--out", options->out, "Folder to write; OUT.partial until it is whole")
       ->option_text("OUT")
@@ -201,14 +207,16 @@ void add_quantize(CLI::App& app) {
       ->option_text("METHOD [paper]");
   CLI::Option* bits =
       command
-          ->add_option("--bits", options->bits, "Average bits that budget may spend, 4.25 to 8.25")
+          ->add_option(
+              "--bits", options->bits,
+              "Average bits that budget may spend, 4.25 to 8.25; the lm_head is not counted")
           ->option_text("B")
           ->check(CLI::Range(4.25, 8.25) & finite_number());
   command
       ->add_option(
           "--max-kl", options->max_kl,
           "KL divergence from the BF16 model that budget may cause on the calibration text, "
-          "instead of --bits")
+          "instead of --bits; the lm_head is taken as BF16")
       ->option_text("NATS")
       ->check(CLI::PositiveNumber & finite_number())
       ->excludes(bits);
@@ -233,6 +241,12 @@ void add_quantize(CLI::App& app) {
                    "Activation format per weight format: same, bf16 (weight-only), one FORMAT for "
                    "all, or pairs e2m1=e4m3,…")
       ->option_text("FORMATS [same]");
+  command
+      ->add_option("--lm-head", options->lm_head,
+                   "Format of the whole lm_head, rounded to nearest; where it is tied to the "
+                   "embeddings, the output has one of its own")
+      ->option_text("bf16|e2m1|e2m3|e3m2|e4m3 [bf16]")
+      ->check(CLI::IsMember({"bf16", "e2m1", "e2m3", "e3m2", "e4m3"}));
   command
       ->add_option("--keep", options->keep,
                    "Leave linears whose name matches in BF16 (may be repeated)")

@@ -86,7 +86,11 @@ void export_bfloat16(const ModelWeights& weights, const std::filesystem::path& o
   OutputFolder folder(model, out, identity, config.num_layers + 1, output);
   if (!folder.has_shard(0)) {
     ShardTensors shard = outer_tensors(weights);
-    if (weights.lm_head.quantized()) add_dequantized(weights.lm_head, {}, shard);
+    if (weights.lm_head.quantized()) {
+      add_dequantized(weights.lm_head, {}, shard);
+    } else if (!config.tie_word_embeddings) {
+      shard.add_bfloat16(weights.lm_head.dense);
+    }
     folder.write_shard(0, shard.sorted());
   }
   for (int64_t i = 0; i < config.num_layers; ++i) {

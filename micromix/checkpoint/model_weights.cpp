@@ -272,11 +272,13 @@ ModelSize measure(const ModelWeights& weights) {
   }
   size.parameters += weights.config.vocab_size * weights.config.hidden_size;
   size.parameters += weights.config.hidden_size;
+  const auto average = [&] { return quantized > 0 ? bits / quantized : 0; };
+  size.layer_bits = average();
   if (!weights.config.tie_word_embeddings) add(weights.lm_head);
   for (const auto& file : weights.store.files()) {
     size.bytes += static_cast<int64_t>(std::filesystem::file_size(file));
   }
-  size.average_bits = quantized > 0 ? bits / quantized : 0;
+  size.average_bits = average();
   size.bits_per_parameter =
       8.0 * static_cast<double>(size.bytes) / static_cast<double>(size.parameters);
   return size;

@@ -72,6 +72,7 @@ std::vector<float> to_floats(const TensorView& tensor);
 // all of the files' bytes a parameter.
 struct ModelSize {
   double average_bits = 0;
+  double layer_bits = 0;  // average_bits of the decoder layers alone, without the lm_head
   double bits_per_parameter = 0;
   int64_t parameters = 0;
   int64_t bytes = 0;  // of the safetensors files

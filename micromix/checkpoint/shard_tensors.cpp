@@ -58,7 +58,6 @@ ShardTensors outer_tensors(const ModelWeights& weights) {
   ShardTensors shard;
   shard.add_bfloat16(weights.embedding);
   shard.add_bfloat16(weights.final_norm);
-  if (!weights.config.tie_word_embeddings) shard.add_bfloat16(weights.lm_head.dense);
   return shard;
 }
 

@@ -36,8 +36,7 @@ class ShardTensors {
   std::vector<TensorData> tensors_;
 };
 
-// The tensors of a model outside its layers: embedding, final norm and, where untied, a dense
-// lm_head.
+// The tensors of a model outside its layers but for the lm_head: embedding and final norm.
 ShardTensors outer_tensors(const ModelWeights& weights);
 
 // Norms of one layer.

@@ -39,6 +39,7 @@ Json QuantizeOptions::to_json() const {
                {"channel_group", allocation.channel_group},
                {"scale_rule", mx::name(scale_rule)},
                {"activations", activations},
+               {"lm_head", lm_head ? mx::name(*lm_head) : "bf16"},
                {"keep", keep}};
   if (allocation.max_kl) {
     json["max_kl"] = *allocation.max_kl;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,13 @@ struct QuantizeOptions {
   mx::ScaleRule scale_rule = mx::ScaleRule::kRceil;
   // What each weight format multiplies.
   std::map<mx::Format, ActivationFormat> activation_formats;
+  // The format of every channel of the lm_head, in their original order; none: BF16. A tied one
+  // becomes a tensor of its own. Always rounded to nearest and outside the allocation, as
+  // calibration goes no further than the decoder layers: neither statistics nor moments of the
+  // lm_head's input are collected.
+  std::optional<mx::Format> lm_head;
   // ECMAScript regular expressions searched for in module names ("model.layers.0.mlp.down_proj");
-  // linears that match stay BF16. lm_head and embeddings always do.
+  // linears that match stay BF16. Embeddings always do.
   std::vector<std::string> keep;
 
   // Every option that shapes the result, as recorded in the checkpoint.

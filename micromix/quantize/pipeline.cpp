@@ -17,6 +17,31 @@ namespace {
 
 constexpr const char* kErrorsKey = "micromix_output_errors";
 
+void add_quantized(const std::string& module, const QuantizedLinear& quantized,
+                   ShardTensors& shard) {
+  for (const QuantizedLinear::Segment& segment : quantized.segments) {
+    shard.add(names::codes(module, segment.format), DType::kU8,
+              {quantized.n, mx::packed_bytes(segment.format, segment.channels)}, segment.codes);
+    shard.add(names::scales(module, segment.format), DType::kU8,
+              {quantized.n, segment.channels / mx::kBlockSize}, segment.scales);
+  }
+}
+
+// What lies outside the layers.
+ShardTensors quantize_outer(const ModelWeights& weights, const QuantizeOptions& options,
+                            const ModelPlan& plan) {
+  ShardTensors shard = outer_tensors(weights);
+  const LinearWeights& lm_head = weights.lm_head;
+  if (plan.lm_head.size() > 0) {
+    add_quantized(lm_head.module, quantize_linear(lm_head, plan.lm_head, {}, options.scale_rule),
+                  shard);
+    lm_head.release();
+  } else if (!weights.config.tie_word_embeddings) {
+    shard.add_bfloat16(lm_head.dense);
+  }
+  return shard;
+}
+
 using LayerMoments = std::array<std::optional<InputMoments>, kInputRoles.size()>;
 
 class LayerQuantizer {
@@ -83,16 +108,6 @@ class LayerQuantizer {
               DType::kI32, {linear.k}, permutation);
   }
 
-  static void add_quantized(const std::string& module, const QuantizedLinear& quantized,
-                            ShardTensors& shard) {
-    for (const QuantizedLinear::Segment& segment : quantized.segments) {
-      shard.add(names::codes(module, segment.format), DType::kU8,
-                {quantized.n, mx::packed_bytes(segment.format, segment.channels)}, segment.codes);
-      shard.add(names::scales(module, segment.format), DType::kU8,
-                {quantized.n, segment.channels / mx::kBlockSize}, segment.scales);
-    }
-  }
-
   // ||Y' - Y||^2 / ||Y||^2 on the kept calibration rows, without bias.
   double output_error(const LinearWeights& linear, const QuantizedLinear& quantized,
                       const Plan& plan, std::span<const int32_t> row_order,
@@ -139,9 +154,7 @@ Json quantized_config(const ModelWeights& weights, const QuantizeOptions& option
   quantization.channel_group = options.allocation.channel_group;
   quantization.scale_rule = options.scale_rule;
   quantization.activation_formats = options.activation_formats;
-  quantization.modules_to_not_convert = {names::kLmHead};
-  quantization.modules_to_not_convert.insert(quantization.modules_to_not_convert.end(),
-                                             plan.kept.begin(), plan.kept.end());
+  quantization.modules_to_not_convert = plan.kept;
   quantization.average_bits = average_bits(plan, weights);
   quantization.provenance = {{"method", method_name(options.allocation)},
                              {"weights", name(options.weights)},
@@ -151,6 +164,7 @@ Json quantized_config(const ModelWeights& weights, const QuantizeOptions& option
   for (const char* key : {"torch_dtype", "dtype"}) {
     if (json.contains(key)) json[key] = "bfloat16";
   }
+  if (plan.lm_head.size() > 0) json["tie_word_embeddings"] = false;
   json["quantization_config"] = quantization.to_json();
   return json;
 }
@@ -217,7 +231,7 @@ QuantizeReport quantize_model(const ModelWeights& weights, const std::string& mo
         content_hash(std::as_bytes(std::span(statistics->token_ids)));
   }
   OutputFolder folder(weights.store.model(), out, identity, config.num_layers + 1, output);
-  if (!folder.has_shard(0)) folder.write_shard(0, outer_tensors(weights).sorted());
+  if (!folder.has_shard(0)) folder.write_shard(0, quantize_outer(weights, options, plan).sorted());
   const LayerQuantizer quantizer(weights, statistics, options, plan);
   std::optional<CalibrationPass> pass;
   if (gptq) pass.emplace(weights, statistics->token_ids, statistics->length);

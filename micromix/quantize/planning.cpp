@@ -29,18 +29,26 @@ std::vector<std::regex> parse_patterns(const std::vector<std::string>& patterns)
 ModelPlan select_linears(const ModelWeights& weights, const QuantizeOptions& options) {
   const std::vector<std::regex> patterns = parse_patterns(options.keep);
   ModelPlan plan;
+  const auto select = [&](const LinearWeights& linear) {
+    const bool divisible = linear.k % mx::kBlockSize == 0;
+    if (!divisible) plan.not_divisible.push_back(linear.module);
+    bool quantized = divisible;
+    for (const std::regex& pattern : patterns) {
+      quantized = quantized && !std::regex_search(linear.module, pattern);
+    }
+    if (!quantized) plan.kept.push_back(linear.module);
+    return quantized;
+  };
+  const LinearWeights& lm_head = weights.lm_head;
+  if (!options.lm_head) {
+    plan.kept.push_back(lm_head.module);
+  } else if (select(lm_head)) {
+    plan.lm_head = uniform_plan(lm_head.k, *options.lm_head);
+  }
   for (const LayerWeights& layer : weights.layers) {
     LayerPlan& layer_plan = plan.layers.emplace_back();
     for (LinearRole role : kLinearRoles) {
-      const LinearWeights& linear = layer[role];
-      const bool divisible = linear.k % mx::kBlockSize == 0;
-      if (!divisible) plan.not_divisible.push_back(linear.module);
-      bool quantized = divisible;
-      for (const std::regex& pattern : patterns) {
-        quantized = quantized && !std::regex_search(linear.module, pattern);
-      }
-      if (!quantized) plan.kept.push_back(linear.module);
-      layer_plan.quantized[static_cast<size_t>(role)] = quantized;
+      layer_plan.quantized[static_cast<size_t>(role)] = select(layer[role]);
     }
   }
   return plan;
@@ -176,15 +184,17 @@ ModelPlan plan_model(const ModelWeights& weights, const Statistics* statistics,
 double average_bits(const ModelPlan& plan, const ModelWeights& weights) {
   double bits = 0;
   double elements = 0;
+  const auto add = [&](const LinearWeights& linear, const Plan& of_linear) {
+    const double size = static_cast<double>(linear.n) * static_cast<double>(linear.k);
+    bits += size * of_linear.average_bits();
+    elements += size;
+  };
   for (size_t i = 0; i < plan.layers.size(); ++i) {
     for (LinearRole role : kLinearRoles) {
-      if (!plan.layers[i].is_quantized(role)) continue;
-      const LinearWeights& linear = weights.layers[i][role];
-      const double size = static_cast<double>(linear.n) * static_cast<double>(linear.k);
-      bits += size * plan.layers[i].of(role).average_bits();
-      elements += size;
+      if (plan.layers[i].is_quantized(role)) add(weights.layers[i][role], plan.layers[i].of(role));
     }
   }
+  if (plan.lm_head.size() > 0) add(weights.lm_head, plan.lm_head);
   return elements > 0 ? bits / elements : 0;
 }
 
@@ -200,8 +210,13 @@ std::string plan_hash(const ModelPlan& plan) {
 }
 
 int64_t predicted_bytes(const ModelPlan& plan, const ModelWeights& weights) {
-  double bytes = 2.0 * static_cast<double>(weights.config.vocab_size * weights.config.hidden_size) *
-                 (weights.config.tie_word_embeddings ? 1 : 2);
+  const auto vocabulary = static_cast<double>(weights.lm_head.n * weights.lm_head.k);
+  double bytes = 2.0 * vocabulary;  // the embedding
+  if (plan.lm_head.size() > 0) {
+    bytes += vocabulary * plan.lm_head.average_bits() / 8.0;
+  } else if (!weights.config.tie_word_embeddings) {
+    bytes += 2.0 * vocabulary;
+  }
   for (size_t i = 0; i < plan.layers.size(); ++i) {
     for (LinearRole role : kLinearRoles) {
       const LinearWeights& linear = weights.layers[i][role];

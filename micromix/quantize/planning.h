@@ -35,22 +35,23 @@ struct LayerPlan {
 
 struct ModelPlan {
   std::vector<LayerPlan> layers;
+  Plan lm_head;                            // empty where it stays BF16
   std::vector<std::string> kept;           // linears that stay BF16, for either reason
   std::vector<std::string> not_divisible;  // those of them whose K is not a multiple of 32
   bool exhausted = false;  // the budget is not spent, because no group gains from more bits
   std::optional<double> measured_kl;  // where options.allocation.max_kl asked for one
 };
 
-// Plans every layer. STATISTICS may be null for uniform methods only; the budget allocation needs
-// their fp4_kl (sensitivity.h), and reads every weight once. Throws Error where options.keep holds
-// what is no regular expression.
+// Plans every layer and the lm_head. STATISTICS may be null for uniform methods only; the budget
+// allocation needs their fp4_kl (sensitivity.h), and reads every weight once. Throws Error where
+// options.keep holds what is no regular expression.
 ModelPlan plan_model(const ModelWeights& weights, const Statistics* statistics,
                      const QuantizeOptions& options, const ProgressFunction& progress);
 
 // Mean bits of the quantized linears' weights, block scales included; 0 where there is none.
 double average_bits(const ModelPlan& plan, const ModelWeights& weights);
 
-// One hash of all plans.
+// One hash of all layers' plans; the lm_head's follows from the options.
 std::string plan_hash(const ModelPlan& plan);
 
 // Bytes that the quantized model will take, without headers.

@@ -46,6 +46,10 @@ TEST(Command, HelpAndVersionSucceedAndBadUsageIsTwo) {
   EXPECT_EQ(method.exit_code, 2);
   EXPECT_THAT(method.err,
               HasSubstr("found 'best', expected paper, released, budget or uniform:FORMAT"));
+  const auto lm_head =
+      run_command("quantize " + kModel + " -o /tmp/never --method uniform:e2m1 --lm-head e5m2");
+  EXPECT_EQ(lm_head.exit_code, 2);
+  EXPECT_THAT(lm_head.err, HasSubstr("--lm-head: e5m2 not in {bf16,e2m1,e2m3,e3m2,e4m3}"));
 }
 
 TEST(Command, OutputThatCannotBeWrittenIsAFailure) {
@@ -180,6 +184,21 @@ TEST(Command, WholeWayThrough) {
               HasSubstr("quantized already"));
   EXPECT_THAT(run_command("export " + kModel + " --to bf16 -o " + out + "3").err,
               HasSubstr("not quantized by micromix"));
+}
+
+TEST(Command, QuantizesTheLmHead) {
+  const testing::TemporaryFolder folder;
+  const std::string out = (folder / "out").string();
+  const std::string quantize = "quantize " + kModel + " -o " + out + " --method uniform:e4m3";
+  const auto quantized = run_command(quantize + " --lm-head e2m3");
+  ASSERT_EQ(quantized.exit_code, 0) << quantized.err;
+  EXPECT_THAT(quantized.out, HasSubstr("  without the lm_head  8.2500\n"));
+  const auto inspected = run_command("inspect " + out);
+  EXPECT_THAT(inspected.out,
+              ::testing::ContainsRegex("lm_head +4096 +384 +- +384 +- +- +6\\.250\n"));
+  EXPECT_THAT(inspected.out, HasSubstr("\"lm_head\":\"e2m3\""));
+  const auto plain = run_command(quantize + " --force");
+  EXPECT_THAT(plain.out, ::testing::Not(HasSubstr("without the lm_head")));
 }
 
 // What is bound to fail does so before anything is read, hashed or run.
