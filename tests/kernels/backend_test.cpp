@@ -321,6 +321,43 @@ TEST(CpuQuantizer, EqualsTheOracle) {
   }
 }
 
+// Tiles of every number of rows, whose scales the fast path takes: all finite elements, and ties.
+TEST(CpuQuantizer, TilesOfEverySizeEqualTheOracle) {
+  Random random(11);
+  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
+    const auto backend = make_cpu_backend(*kernels);
+    for (mx::Format weight : {mx::Format::kE2M1, mx::Format::kE4M3}) {
+      for (mx::Format format : mx::kOperandFormats) {
+        for (mx::ScaleRule rule : mx::kScaleRules) {
+          const std::vector<SegmentShape> shapes = {{weight, format, 32 * 20}};
+          for (int64_t m = 1; m <= 13; ++m) {
+            const auto plan = random_plan(random, shapes, rule);
+            std::vector<float> x(m * plan.k);
+            for (float& value : x) {
+              // Halves of every element's spacing, of blocks whose scales differ.
+              const auto bits = static_cast<float>(static_cast<int>(random() % 1024) - 512);
+              value = std::ldexp(bits, static_cast<int>(random() % 5) - 12);
+            }
+            if (random() % 2 == 0) std::fill_n(x.begin(), plan.k / 2, 0.0f);
+            const auto input = backend->input(plan, m, x.data());
+            const QuantizedRows expected = quantize_rows(plan, m, x.data());
+            for (int64_t row = 0; row < m; ++row) {
+              const QuantizedRows found = cpu_quantized_row(*input, row);
+              for (int64_t j = 0; j < plan.k; ++j) {
+                const int64_t i = row * plan.k + j;
+                ASSERT_EQ(found.scales[j / 32], expected.scales[i / 32]);
+                ASSERT_EQ(mx::decode(format, found.codes[j]), mx::decode(format, expected.codes[i]))
+                    << kernels->name << " " << mx::name(format) << " " << mx::name(rule) << " " << m
+                    << " rows, row " << row << ", channel " << j;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 // Dense weights of every type: BF16 operands, FP32 sums.
 TEST(CpuBackend, DenseWeightsAreWithinTheBound) {
   Random random(10);

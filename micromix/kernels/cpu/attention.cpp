@@ -102,7 +102,7 @@ class Task {
       const int rows = tile_rows(row);
       for (int r = 0; r < rows; ++r) {
         std::copy_n(q + at(row + r), cache_.shape().head_dim, scratch_.row.data());
-        kernels_.quantize_row(scratch_.row.data(), nullptr, {}, &segment, 1,
+        kernels_.quantize_row(scratch_.row.data(), nullptr, {}, {&segment, 1},
                               scratch_.line.bytes() + r * query_bytes_);
       }
       interleave(scratch_.line.bytes(), rows, query_bytes_,

@@ -276,6 +276,8 @@ void multiply_wide(const TileProduct& p) {
   kByRows[p.rows - 1](p);
 }
 
+constexpr decltype(Kernels::quantize_tile) kQuantizeTile = nullptr;
+
 }  // namespace
 
 const Kernels& avx2_kernels() {

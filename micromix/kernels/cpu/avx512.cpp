@@ -20,6 +20,8 @@ constexpr int kWideBytes = 2;
 
 #include "micromix/kernels/cpu/any_scale.inc"
 #include "micromix/kernels/cpu/rows.inc"
+// After rows.inc.
+#include "micromix/kernels/cpu/avx512_quantize.inc"
 
 namespace micromix::kernels::cpu {
 namespace {
@@ -320,6 +322,8 @@ void multiply_wide(const TileProduct& p) {
                                                      multiply_wide_rows<5>, multiply_wide_rows<6>};
   kByRows[p.rows - 1](p);
 }
+
+constexpr auto kQuantizeTile = quantize_tile;
 
 }  // namespace
 

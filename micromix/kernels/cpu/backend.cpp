@@ -178,8 +178,8 @@ class CpuBackend final : public Backend {
     if (quantizes) of_cpu.mixed.reset(kernels_, plan, m);
     const auto make_row = [&](int64_t i) {
       thread_local std::vector<float> buffer;
-      buffer.resize(plan.k);
-      const float* const x = row(i, buffer.data());
+      buffer.resize(kTileRows * plan.k);
+      const float* const x = row(i, buffer.data() + i % kTileRows * plan.k);
       if (keeps) std::copy_n(x, plan.k, of_cpu.rows.data() + i * plan.k);
       return x;
     };
@@ -200,9 +200,11 @@ class CpuBackend final : public Backend {
     input.dense.reset(kernels_, plan, input.m);
     const auto padded_row = [&](int64_t i) {
       thread_local std::vector<float> buffer;
-      buffer.assign(input.dense.k(), 0.0f);
-      std::copy_n(input.rows.data() + i * plan.k, plan.k, buffer.data());
-      return buffer.data();
+      buffer.resize(kTileRows * input.dense.k());
+      float* const padded = buffer.data() + i % kTileRows * input.dense.k();
+      std::copy_n(input.rows.data() + i * plan.k, plan.k, padded);
+      std::fill(padded + plan.k, padded + input.dense.k(), 0.0f);
+      return padded;
     };
 #pragma omp parallel for schedule(static) if (input.m > kTileRows)
     for (int64_t first = 0; first < input.m; first += kTileRows) {

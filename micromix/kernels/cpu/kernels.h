@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 
 #include "micromix/kernels/linear.h"
@@ -131,7 +132,14 @@ struct Kernels {
   // Rounds a row X to BF16, gathers it by PERMUTATION (null: identity) and quantizes it into the
   // blocks of a tile of one row.
   RowFlags (*quantize_row)(const float* x, const int32_t* permutation, mx::ScaleRule rule,
-                           const TileSegment* segments, size_t segment_count, std::byte* out);
+                           std::span<const TileSegment> segments, std::byte* out);
+
+  // The same of 2 to 6 rows [k] at once, as a tile; SCRATCH has room for 16 k bytes, aligned to 64.
+  // False where a scale is not common or a segment is BF16: OUT is anything then. Null where
+  // nothing is faster than row by row.
+  bool (*quantize_tile)(const float* const* rows, int count, int64_t k, const int32_t* permutation,
+                        mx::ScaleRule rule, std::span<const TileSegment> segments,
+                        std::byte* scratch, std::byte* out);
 
   // Y [rows][columns], rows STRIDE floats apart, = SUMS [rows][32] + BIAS ([columns], or null),
   // each rounded to BF16 where ROUND.

@@ -73,6 +73,8 @@ void multiply_wide(const TileProduct& p) {
   multiply_wide_any_scale<kWideBytes>(p);
 }
 
+constexpr decltype(Kernels::quantize_tile) kQuantizeTile = nullptr;
+
 }  // namespace
 
 const Kernels& portable_kernels() {

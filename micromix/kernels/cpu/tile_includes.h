@@ -8,6 +8,7 @@
 #endif
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -33,8 +34,8 @@ namespace micromix::kernels::cpu {
     .expand_dense = expand_dense, .multiply_integer = multiply_integer,                     \
     .multiply_wide = multiply_wide, .multiply_integer_any = multiply_integer_any_scale,     \
     .multiply_wide_any = multiply_wide_any_scale<kWideBytes>, .quantize_row = quantize_row, \
-    .store_rows = store_rows, .softmax_row = softmax_row, .rmsnorm_row = rmsnorm_row,       \
-    .swiglu_row = swiglu_row                                                                \
+    .quantize_tile = kQuantizeTile, .store_rows = store_rows, .softmax_row = softmax_row,   \
+    .rmsnorm_row = rmsnorm_row, .swiglu_row = swiglu_row                                    \
   }
 
 }  // namespace micromix::kernels::cpu

@@ -65,16 +65,26 @@ void Tiles::reset(const Kernels& kernels, const InputPlan& plan, int64_t m) {
   flags_.resize(m);
 }
 
-std::byte* Tiles::row_buffer() const {
-  thread_local HugeBuffer buffer;
-  buffer.reserve(kTileRows * row_bytes_);
-  return buffer.bytes();
-}
-
-void Tiles::set_row(const InputPlan& plan, int64_t row, const float* x, std::byte* out) {
+void Tiles::set_rows(const InputPlan& plan, int64_t first, const float* const* rows) {
+  thread_local HugeBuffer scratch;
+  const int count = rows_at(first);
   const bool gathers = !plan.segments.empty() && !plan.permutation.empty();
-  flags_[row] = kernels_->quantize_row(x, gathers ? plan.permutation.data() : nullptr,
-                                       plan.scale_rule, segments_.data(), segments_.size(), out);
+  const int32_t* const permutation = gathers ? plan.permutation.data() : nullptr;
+  if (count > 1 && kernels_->quantize_tile != nullptr) {
+    scratch.reserve(16 * k_);
+    if (kernels_->quantize_tile(rows, count, k_, permutation, plan.scale_rule, segments_,
+                                scratch.bytes(), tile(first))) {
+      std::fill_n(flags_.begin() + first, count, RowFlags{});
+      return;
+    }
+  }
+  scratch.reserve(kTileRows * row_bytes_);
+  std::byte* const single = count == 1 ? tile(first) : scratch.bytes();
+  for (int r = 0; r < count; ++r) {
+    flags_[first + r] = kernels_->quantize_row(rows[r], permutation, plan.scale_rule, segments_,
+                                               single + r * row_bytes_);
+  }
+  if (count > 1) interleave(single, count, row_bytes_, tile(first));
 }
 
 QuantizedRows Tiles::quantized_row(const InputPlan& plan, int64_t row) const {

@@ -23,16 +23,14 @@ class Tiles {
   // Channels, filled up.
   int64_t k() const { return k_; }
 
-  // Quantizes the rows of the tile that begins at FIRST; ROW(i) gives row i. Tiles may be set by
-  // different threads.
+  // Quantizes the rows of the tile that begins at FIRST; ROW(i) gives row i, which must stay until
+  // all of the tile have been asked for. Tiles may be set by different threads.
   template <typename Row>
   void set_tile(const InputPlan& plan, int64_t first, const Row& row) {
     const int count = rows_at(first);
-    std::byte* const rows = count == 1 ? tile(first) : row_buffer();
-    for (int r = 0; r < count; ++r) {
-      set_row(plan, first + r, row(first + r), rows + r * row_bytes_);
-    }
-    if (count > 1) interleave(rows, count, row_bytes_, tile(first));
+    const float* rows[kTileRows];
+    for (int r = 0; r < count; ++r) rows[r] = row(first + r);
+    set_rows(plan, first, rows);
   }
 
   // The tile that begins at ROW, a multiple of 6, has this many rows.
@@ -47,9 +45,7 @@ class Tiles {
 
  private:
   std::byte* tile(int64_t row) { return bytes_.bytes() + row * row_bytes_; }
-  // Of the thread, for the rows of a tile.
-  std::byte* row_buffer() const;
-  void set_row(const InputPlan& plan, int64_t row, const float* x, std::byte* out);
+  void set_rows(const InputPlan& plan, int64_t first, const float* const* rows);
 
   const Kernels* kernels_ = nullptr;
   int64_t m_ = 0;
