@@ -178,50 +178,76 @@ inline void add_scaled(__m256 sums, __m256i row, __m256i column_exponents, float
   _mm256_storeu_ps(c, _mm256_fmadd_ps(sums, scale, _mm256_loadu_ps(c)));
 }
 
-// kSteps: how many steps fit 16 bits.
+// The integer sums of a block over two vectors of columns, for kRows rows of a tile of ROWS.
+// kSteps: how many steps fit 16 bits; all of a block do without sums in 32 bits beside them, which
+// leaves registers for 6 rows.
 template <int kRows, int kSteps>
-void multiply_integer_rows(const TileProduct& p) {
-  constexpr int64_t kTileBytes = tile_block_bytes(true, kWideBytes, kRows);
+inline void sum_block(const std::byte* data, const std::byte* w, int rows,
+                      __m256i (&sums)[kRows][2]) {
   const __m256i ones = _mm256_set1_epi16(1);
+  for (int begin = 0; begin < 8; begin += kSteps) {
+    __m256i acc[kRows][2];
+#pragma GCC unroll 8
+    for (int s = begin; s < begin + kSteps; ++s) {
+      const __m256i w0 = load(w + s * 4 * kVector);
+      const __m256i w1 = load(w + s * 4 * kVector + kVector);
+#pragma GCC unroll 6
+      for (int r = 0; r < kRows; ++r) {
+        const __m256i x = broadcast(data + (s * rows + r) * kStep);
+        const __m256i p0 = _mm256_maddubs_epi16(w0, x), p1 = _mm256_maddubs_epi16(w1, x);
+        acc[r][0] = s == begin ? p0 : _mm256_add_epi16(acc[r][0], p0);
+        acc[r][1] = s == begin ? p1 : _mm256_add_epi16(acc[r][1], p1);
+        // Keeps the additions in this order: as a tree they spill every product.
+        asm("" : "+x"(acc[r][0]), "+x"(acc[r][1]));
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < 2; ++v) {
+        const __m256i wide = _mm256_madd_epi16(acc[r][v], ones);
+        sums[r][v] = begin == 0 ? wide : _mm256_add_epi32(sums[r][v], wide);
+      }
+    }
+  }
+}
+
+// Rows kFirst to kFirst + kCount of a tile of kRows.
+template <int kRows, int kFirst, int kCount, int kSteps>
+void multiply_integer_part(const TileProduct& p) {
+  constexpr int64_t kTileBytes = tile_block_bytes(true, kWideBytes, kRows);
   const __m256i shift = _mm256_set1_epi32(integer_shift(p.weight_format) << 23);
   const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t half = 0; half < 2; ++half) {
-    const std::byte* a = p.a;
+    const std::byte* a = p.a + kFirst * 4;
     const std::byte* w = p.w + half * 2 * kVector;
-    float* const c = p.c + half * kHalf;
+    float* const c = p.c + kFirst * kPanel + half * kHalf;
     for (int64_t b = 0; b < p.blocks; ++b) {
-      const std::byte* const data = a + 12 * kRows;
-      __m256i wide[kRows][2];
-      for (int r = 0; r < kRows; ++r) wide[r][0] = wide[r][1] = broadcast(a + starts + 4 * r);
-      for (int begin = 0; begin < 8; begin += kSteps) {
-        __m256i acc[kRows][2] = {};
-#pragma GCC unroll 8
-        for (int s = begin; s < begin + kSteps; ++s) {
-          const __m256i w0 = load(w + s * 4 * kVector);
-          const __m256i w1 = load(w + s * 4 * kVector + kVector);
-          for (int r = 0; r < kRows; ++r) {
-            const __m256i x = broadcast(data + (s * kRows + r) * kStep);
-            acc[r][0] = _mm256_add_epi16(acc[r][0], _mm256_maddubs_epi16(w0, x));
-            acc[r][1] = _mm256_add_epi16(acc[r][1], _mm256_maddubs_epi16(w1, x));
-          }
-        }
-        for (int r = 0; r < kRows; ++r) {
-          for (int v = 0; v < 2; ++v) {
-            wide[r][v] = _mm256_add_epi32(wide[r][v], _mm256_madd_epi16(acc[r][v], ones));
-          }
-        }
-      }
+      __m256i sums[kCount][2];
+      sum_block<kCount, kSteps>(a + 12 * kRows, w, kRows, sums);
+      __m256i exponents[2];
       for (int v = 0; v < 2; ++v) {
-        const __m256i exponents =
-            _mm256_sub_epi32(scale_exponents(p.scales + b * kPanel + half * kHalf + v * 8), shift);
-        for (int r = 0; r < kRows; ++r) {
-          add_scaled(_mm256_cvtepi32_ps(wide[r][v]), broadcast(a + 4 * r), exponents,
-                     c + r * kPanel + v * 8);
+        const uint8_t* const scales = p.scales + b * kPanel + half * kHalf + v * 8;
+        exponents[v] = _mm256_sub_epi32(scale_exponents(scales), shift);
+      }
+      for (int r = 0; r < kCount; ++r) {
+        const __m256i start = broadcast(a + starts + 4 * r), row = broadcast(a + 4 * r);
+        for (int v = 0; v < 2; ++v) {
+          const __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sums[r][v], start));
+          add_scaled(sum, row, exponents[v], c + r * kPanel + v * 8);
         }
       }
       a += kTileBytes;
       w += 1024;
     }
+  }
+}
+
+template <int kRows, int kSteps>
+void multiply_integer_rows(const TileProduct& p) {
+  if constexpr (kSteps == 8 || kRows <= 3) {
+    multiply_integer_part<kRows, 0, kRows, kSteps>(p);
+  } else {
+    multiply_integer_part<kRows, 0, 3, kSteps>(p);
+    multiply_integer_part<kRows, 3, kRows - 3, kSteps>(p);
   }
 }
 
