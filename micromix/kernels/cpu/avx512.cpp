@@ -102,11 +102,16 @@ void expand_integer_bits(__m512i table, const uint8_t* codes, int64_t blocks, st
   }
 }
 
-void expand_integer(mx::Format format, const uint8_t* codes, int64_t blocks, std::byte* out) {
+__m512i integer_table_of(mx::Format format) {
   static const __m512i tables[] = {integer_table(mx::Format::kE2M1),
                                    integer_table(mx::Format::kE2M3)};
-  if (format == mx::Format::kE2M1) return expand_integer_bits<4>(tables[0], codes, blocks, out);
-  expand_integer_bits<6>(tables[1], codes, blocks, out);
+  return tables[format == mx::Format::kE2M1 ? 0 : 1];
+}
+
+void expand_integer(mx::Format format, const uint8_t* codes, int64_t blocks, std::byte* out) {
+  const __m512i table = integer_table_of(format);
+  if (format == mx::Format::kE2M1) return expand_integer_bits<4>(table, codes, blocks, out);
+  expand_integer_bits<6>(table, codes, blocks, out);
 }
 
 // BF16 pairs times 2^(EXPONENTS >> 7), in the exponents' fields; zeros stay.
@@ -115,50 +120,70 @@ inline __m512i scale_pairs(__m512i pairs, __m512i exponents) {
   return _mm512_mask_add_epi16(pairs, nonzero, pairs, exponents);
 }
 
-template <int kBits>
-void expand_wide_bits(const WideTable& table, const uint8_t* codes, const uint8_t* scales,
-                      int64_t blocks, std::byte* out) {
+// The exponents of a block's columns, 16 a vector, for both of a pair.
+struct PairExponents {
+  explicit PairExponents(const uint8_t* scales) {
+    for (int h = 0; h < 2; ++h) {
+      const auto* const of_half = reinterpret_cast<const __m128i*>(scales + h * 16);
+      const __m512i exponent = _mm512_sub_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(of_half)),
+                                                _mm512_set1_epi32(mx::kScaleBias));
+      half[h] = _mm512_slli_epi16(
+          _mm512_mask_blend_epi16(0xAAAAAAAA, exponent, _mm512_slli_epi32(exponent, 16)), 7);
+    }
+  }
+  __m512i half[2];
+};
+
+// Calls USE(pair, half of the columns, scaled BF16) for the 32 vectors of a packed block.
+template <int kBits, typename Use>
+inline void for_each_pair(const WideTable& table, const uint8_t* codes, const uint8_t* scales,
+                          const Use& use) {
   // Within each 128 bits, four columns of channels 0 to 3: the first two channels of every column
   // to the low half, so that interleaving bytes makes pairs of BF16.
   const __m512i pairs =
       _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
   const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
-  for (int64_t b = 0; b < blocks; ++b) {
-    __m512i exponents[2];  // of 16 columns, for both of a pair
-    for (int h = 0; h < 2; ++h) {
-      const auto* const of_half = reinterpret_cast<const __m128i*>(scales + b * kPanel + h * 16);
-      const __m512i exponent = _mm512_sub_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(of_half)),
-                                                _mm512_set1_epi32(mx::kScaleBias));
-      exponents[h] = _mm512_slli_epi16(
-          _mm512_mask_blend_epi16(0xAAAAAAAA, exponent, _mm512_slli_epi32(exponent, 16)), 7);
+  const PairExponents exponents(scales);
+  for_each_vector<kBits>(codes, [&](int i, __m512i vector) {
+    const __m512i code = _mm512_shuffle_epi8(vector, pairs);
+    __m512i low, high;
+    if constexpr (kBits == 8) {
+      low = _mm512_permutex2var_epi8(table.low[0], code, table.low[1]);
+      high = _mm512_permutex2var_epi8(table.high[0], code, table.high[1]);
+      high = _mm512_ternarylogic_epi32(high, code, sign, 0xF8);  // high | (code & sign)
+    } else {
+      low = _mm512_permutexvar_epi8(code, table.low[0]);
+      high = _mm512_permutexvar_epi8(code, table.high[0]);
     }
-    for_each_vector<kBits>(codes, [&](int i, __m512i vector) {
-      const __m512i code = _mm512_shuffle_epi8(vector, pairs);
-      __m512i low, high;
-      if constexpr (kBits == 8) {
-        low = _mm512_permutex2var_epi8(table.low[0], code, table.low[1]);
-        high = _mm512_permutex2var_epi8(table.high[0], code, table.high[1]);
-        high = _mm512_ternarylogic_epi32(high, code, sign, 0xF8);  // high | (code & sign)
-      } else {
-        low = _mm512_permutexvar_epi8(code, table.low[0]);
-        high = _mm512_permutexvar_epi8(code, table.high[0]);
-      }
-      // Vector i holds step i / 2 of 16 columns: two pairs of channels, 32 columns apart.
-      std::byte* const step = out + (i / 2 * 4 + i % 2) * kVector;
-      _mm512_store_si512(step, scale_pairs(_mm512_unpacklo_epi8(low, high), exponents[i % 2]));
-      _mm512_store_si512(step + 2 * kVector,
-                         scale_pairs(_mm512_unpackhi_epi8(low, high), exponents[i % 2]));
+    // Vector i holds step i / 2 of 16 columns: two pairs of channels.
+    const __m512i exponent = exponents.half[i % 2];
+    use(i / 2 * 2, i % 2, scale_pairs(_mm512_unpacklo_epi8(low, high), exponent));
+    use(i / 2 * 2 + 1, i % 2, scale_pairs(_mm512_unpackhi_epi8(low, high), exponent));
+  });
+}
+
+template <int kBits>
+void expand_wide_bits(const WideTable& table, const uint8_t* codes, const uint8_t* scales,
+                      int64_t blocks, std::byte* out) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    for_each_pair<kBits>(table, codes, scales, [&](int pair, int half, __m512i vector) {
+      _mm512_store_si512(out + (2 * pair + half) * kVector, vector);
     });
     codes += kBlockVectors * 8 * kBits;
+    scales += kPanel;
     out += 2 * kBlockVectors * kVector;
   }
 }
 
-void expand_wide(mx::Format format, const uint8_t* codes, const uint8_t* scales, int64_t blocks,
-                 std::byte* out) {
+const WideTable& wide_table_of(mx::Format format) {
   static const WideTable tables[] = {wide_table(mx::Format::kE2M1), wide_table(mx::Format::kE2M3),
                                      wide_table(mx::Format::kE3M2), wide_table(mx::Format::kE4M3)};
-  const WideTable& table = tables[static_cast<size_t>(format)];
+  return tables[static_cast<size_t>(format)];
+}
+
+void expand_wide(mx::Format format, const uint8_t* codes, const uint8_t* scales, int64_t blocks,
+                 std::byte* out) {
+  const WideTable& table = wide_table_of(format);
   switch (mx::traits(format).bits) {
     case 4:
       return expand_wide_bits<4>(table, codes, scales, blocks, out);
@@ -246,15 +271,38 @@ struct Sums {
 // exponent of 1.5 * 2^23 plus those of the two scales, so adding an integer to its bits gives
 // (1.5 * 2^23 + integer) * 2^(sx + sw), and subtracting M as FP32 leaves integer * 2^(sx + sw),
 // exactly. M's exponent is 30 to 240 within kLowestScale and kHighestScale.
+class IntegerScaling {
+ public:
+  explicit IntegerScaling(mx::Format weight)
+      : magic_(_mm512_set1_epi32(static_cast<int32_t>(
+            0x4B400000u - (static_cast<uint32_t>(mx::kScaleBias + integer_shift(weight)) << 23)))) {
+  }
+
+  // Adds a block's: TILE begins with the rows' exponents.
+  template <int kRows>
+  void add(const __m512i (&acc)[kRows][2], const uint8_t* scales, const std::byte* tile,
+           Sums<kRows>& sums) const {
+    for (int h = 0; h < 2; ++h) {
+      const __m512i column = _mm512_add_epi32(scale_exponents(scales + h * 16), magic_);
+      for (int r = 0; r < kRows; ++r) {
+        const __m512i m = _mm512_add_epi32(column, broadcast(tile + 4 * r));
+        const __m512 shifted = _mm512_castsi512_ps(_mm512_add_epi32(acc[r][h], m));
+        sums.sum[r][h] =
+            _mm512_add_ps(sums.sum[r][h], _mm512_sub_ps(shifted, _mm512_castsi512_ps(m)));
+      }
+    }
+  }
+
+ private:
+  __m512i magic_;
+};
+
 template <int kRows>
 void multiply_integer_rows(const TileProduct& p) {
-  constexpr int64_t kTileBytes = tile_block_bytes(true, kWideBytes, kRows);
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   const std::byte* w = p.w;
-  const uint32_t unscaled =
-      0x4B400000u - (static_cast<uint32_t>(mx::kScaleBias + integer_shift(p.weight_format)) << 23);
-  const __m512i magic = _mm512_set1_epi32(static_cast<int32_t>(unscaled));
+  const IntegerScaling scaling(p.weight_format);
   const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t b = 0; b < p.blocks; ++b) {
     __m512i acc[kRows][2];
@@ -270,18 +318,45 @@ void multiply_integer_rows(const TileProduct& p) {
         acc[r][1] = _mm512_dpbusd_epi32(acc[r][1], w1, x);
       }
     }
-    for (int h = 0; h < 2; ++h) {
-      const __m512i column =
-          _mm512_add_epi32(scale_exponents(p.scales + b * kPanel + h * 16), magic);
+    scaling.add(acc, p.scales + b * kPanel, a, sums);
+    a += tile_block_bytes(true, kWideBytes, kRows);
+    w += kBlockVectors * kVector;
+  }
+  sums.store(p.c);
+}
+
+// Steps are spread over some chains of additions, which would otherwise be too long to hide the
+// memory's latency behind; integers do not mind the order.
+template <int kBits, int kRows>
+void multiply_packed_integer_rows(const TileProduct& p) {
+  constexpr int kChains = kRows <= 2 ? 4 : kRows == 3 ? 2 : 1;  // as registers allow
+  Sums<kRows> sums(p.c);
+  const std::byte* a = p.a;
+  const auto* codes = reinterpret_cast<const uint8_t*>(p.w);
+  const __m512i table = integer_table_of(p.weight_format);
+  const IntegerScaling scaling(p.weight_format);
+  const int64_t starts = starts_offset(p.weight_format, kRows);
+  for (int64_t b = 0; b < p.blocks; ++b) {
+    __m512i acc[kChains][kRows][2] = {};
+    for (int r = 0; r < kRows; ++r) acc[0][r][0] = acc[0][r][1] = broadcast(a + starts + 4 * r);
+    const std::byte* const data = a + 12 * kRows;
+    for_each_vector<kBits>(codes, [&](int i, __m512i vector) {
+      const __m512i w = _mm512_permutexvar_epi8(vector, table);
       for (int r = 0; r < kRows; ++r) {
-        const __m512i m = _mm512_add_epi32(column, broadcast(a + 4 * r));
-        const __m512 shifted = _mm512_castsi512_ps(_mm512_add_epi32(acc[r][h], m));
-        sums.sum[r][h] =
-            _mm512_add_ps(sums.sum[r][h], _mm512_sub_ps(shifted, _mm512_castsi512_ps(m)));
+        __m512i& sum = acc[i / 2 % kChains][r][i % 2];
+        sum = _mm512_dpbusd_epi32(sum, w, broadcast(data + (i / 2 * kRows + r) * kStep));
+      }
+    });
+    for (int chain = 1; chain < kChains; ++chain) {
+      for (int r = 0; r < kRows; ++r) {
+        for (int h = 0; h < 2; ++h) {
+          acc[0][r][h] = _mm512_add_epi32(acc[0][r][h], acc[chain][r][h]);
+        }
       }
     }
-    a += kTileBytes;
-    w += kBlockVectors * kVector;
+    scaling.add(acc[0], p.scales + b * kPanel, a, sums);
+    a += tile_block_bytes(true, kWideBytes, kRows);
+    codes += kBlockVectors * 8 * kBits;
   }
   sums.store(p.c);
 }
@@ -309,6 +384,71 @@ void multiply_wide_rows(const TileProduct& p) {
   sums.store(p.c);
 }
 
+// Pairs are spread over some chains too, so a row's last bits may differ from those that it has
+// among more rows.
+template <int kBits, int kRows>
+void multiply_packed_wide_rows(const TileProduct& p) {
+  constexpr int kChains = kRows <= 3 ? 4 : 2;
+  Sums<kRows> sums(p.c);
+  const std::byte* a = p.a;
+  const auto* codes = reinterpret_cast<const uint8_t*>(p.w);
+  const WideTable& table = wide_table_of(p.weight_format);
+  __m512 acc[kChains][kRows][2] = {};
+  for (int64_t b = 0; b < p.blocks; ++b) {
+    a += 4 * kRows;  // exponents
+    for_each_pair<kBits>(
+        table, codes, p.scales + b * kPanel, [&](int pair, int half, __m512i vector) {
+          for (int r = 0; r < kRows; ++r) {
+            const auto x = reinterpret_cast<__m512bh>(broadcast(a + (pair * kRows + r) * 4));
+            __m512& sum = acc[pair % kChains][r][half];
+            sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(vector), x);
+          }
+        });
+    a += 64 * kRows;
+    codes += kBlockVectors * 8 * kBits;
+  }
+  for (int chain = 0; chain < kChains; ++chain) {
+    for (int r = 0; r < kRows; ++r) {
+      for (int h = 0; h < 2; ++h) sums.sum[r][h] = _mm512_add_ps(sums.sum[r][h], acc[chain][r][h]);
+    }
+  }
+  sums.store(p.c);
+}
+
+template <int kBits>
+void multiply_packed_integer_bits(const TileProduct& p) {
+  constexpr void (*kByRows[])(const TileProduct&) = {
+      multiply_packed_integer_rows<kBits, 1>, multiply_packed_integer_rows<kBits, 2>,
+      multiply_packed_integer_rows<kBits, 3>, multiply_packed_integer_rows<kBits, 4>,
+      multiply_packed_integer_rows<kBits, 5>, multiply_packed_integer_rows<kBits, 6>};
+  kByRows[p.rows - 1](p);
+}
+
+void multiply_packed_integer(const TileProduct& p) {
+  p.weight_format == mx::Format::kE2M1 ? multiply_packed_integer_bits<4>(p)
+                                       : multiply_packed_integer_bits<6>(p);
+}
+
+template <int kBits>
+void multiply_packed_wide_bits(const TileProduct& p) {
+  constexpr void (*kByRows[])(const TileProduct&) = {
+      multiply_packed_wide_rows<kBits, 1>, multiply_packed_wide_rows<kBits, 2>,
+      multiply_packed_wide_rows<kBits, 3>, multiply_packed_wide_rows<kBits, 4>,
+      multiply_packed_wide_rows<kBits, 5>, multiply_packed_wide_rows<kBits, 6>};
+  kByRows[p.rows - 1](p);
+}
+
+void multiply_packed_wide(const TileProduct& p) {
+  switch (mx::traits(p.weight_format).bits) {
+    case 4:
+      return multiply_packed_wide_bits<4>(p);
+    case 6:
+      return multiply_packed_wide_bits<6>(p);
+    default:
+      return multiply_packed_wide_bits<8>(p);
+  }
+}
+
 void multiply_integer(const TileProduct& p) {
   constexpr void (*kByRows[])(const TileProduct&) = {
       multiply_integer_rows<1>, multiply_integer_rows<2>, multiply_integer_rows<3>,
@@ -324,6 +464,8 @@ void multiply_wide(const TileProduct& p) {
 }
 
 constexpr auto kQuantizeTile = quantize_tile;
+constexpr auto kMultiplyPackedInteger = multiply_packed_integer;
+constexpr auto kMultiplyPackedWide = multiply_packed_wide;
 
 }  // namespace
 

@@ -45,12 +45,10 @@ class Partition {
   Partition(std::span<const Product> products, int64_t m) : products_(products), m_(m) {
     int64_t panels = 0;
     for (const Product& product : products) panels += panels_of(product);
+    // Few rows are bound by reading weights.
+    few_ = m <= 8 * kTileRows;
     const int64_t share = std::max<int64_t>(1, panels / (4 * omp_get_max_threads()));
-    // Few rows are bound by reading weights: they take a panel at a time, and a thread a run of
-    // panels that lie one after another.
-    const bool few = m <= 8 * kTileRows;
-    panels_together_ = few ? 1 : std::min(share, cpu::kMostPanels);
-    run_ = few ? share : 1;
+    panels_together_ = few_ ? 1 : std::min(share, cpu::kMostPanels);
     for (const Product& product : products) parts_of_pass_ += parts_of(product);
     // As many rows in every pass as whole tiles allow: each pass expands all weights.
     const int64_t passes = (m + cpu::kMostRows - 1) / cpu::kMostRows;
@@ -60,8 +58,7 @@ class Partition {
   }
 
   int64_t parts() const { return parts_; }
-  // Parts that one thread should take together.
-  int64_t run() const { return run_; }
+  bool few_rows() const { return few_; }
 
   struct Share {
     const Product* product;
@@ -84,7 +81,8 @@ class Partition {
   }
 
   std::span<const Product> products_;
-  int64_t m_, panels_together_, rows_together_, run_;
+  int64_t m_, panels_together_, rows_together_;
+  bool few_;
   int64_t parts_of_pass_ = 0;  // that share a pass over rows
   int64_t parts_ = 0;
 };
@@ -135,14 +133,21 @@ class CpuBackend final : public Backend {
       if (!is_mixed(*product.linear)) make_dense(rows);
     }
     const Partition partition(products, rows.m);
-#pragma omp parallel for schedule(dynamic, partition.run())
-    for (int64_t index = 0; index < partition.parts(); ++index) {
+    const auto multiply_part = [&](int64_t index) {
       const auto [product, part] = partition.at(index);
       const auto& linear = static_cast<const CpuLinear&>(*product->linear);
       const bool mixed = is_mixed(linear);
       PanelProduct sums(kernels_, mixed ? rows.mixed : rows.dense, part);
       linear.multiply(sums);
       sums.store(linear.n(), linear.bias(), mixed, product->y);
+    };
+    if (partition.few_rows()) {
+      // A thread streams panels that lie one after another, in ever shorter runs.
+#pragma omp parallel for schedule(guided)
+      for (int64_t index = 0; index < partition.parts(); ++index) multiply_part(index);
+    } else {
+#pragma omp parallel for schedule(dynamic)
+      for (int64_t index = 0; index < partition.parts(); ++index) multiply_part(index);
     }
     for (const Product& product : products) {
       if (is_mixed(*product.linear)) {

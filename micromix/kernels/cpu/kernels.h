@@ -100,8 +100,8 @@ struct TileProduct {
   int rows;
   int64_t blocks;
   const std::byte* a;  // tile blocks
-  const std::byte* w;  // expanded panel blocks
-  // Integer only: [blocks][32], and what they scale.
+  const std::byte* w;  // expanded panel blocks; or packed ones
+  // Not of expanded wide blocks: [blocks][32], and what they scale.
   const uint8_t* scales;
   mx::Format weight_format;
   float* c;
@@ -125,7 +125,11 @@ struct Kernels {
 
   void (*multiply_integer)(const TileProduct& product);
   void (*multiply_wide)(const TileProduct& product);
-  // The same for activations whose scales are any but NaN.
+  // The same from packed blocks, expanded in registers: for weights that are used once. Null where
+  // that is not faster.
+  void (*multiply_packed_integer)(const TileProduct& product);
+  void (*multiply_packed_wide)(const TileProduct& product);
+  // As the first two for activations whose scales are any but NaN.
   void (*multiply_integer_any)(const TileProduct& product);
   void (*multiply_wide_any)(const TileProduct& product);
 

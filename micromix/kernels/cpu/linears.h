@@ -46,9 +46,6 @@ class DenseLinear final : public CpuLinear {
   const std::vector<float>& bias() const override { return weight_.bias; }
 
  private:
-  void expand_rows(const Kernels& kernels, int64_t panel, int64_t block, int64_t blocks,
-                   std::byte* out) const;
-
   DenseWeight weight_;
 };
 

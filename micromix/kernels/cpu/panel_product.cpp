@@ -20,6 +20,17 @@ PanelProduct::PanelProduct(const Kernels& kernels, const Tiles& tiles, const Par
   std::fill_n(sums_, part.panels * part.rows * kPanel, 0.0f);
 }
 
+bool PanelProduct::is_tiny(int64_t row, int count) const {
+  bool tiny = false;
+  for (int r = 0; r < count; ++r) tiny = tiny || tiles_.flags(row + r).tiny;
+  return tiny;
+}
+
+bool PanelProduct::expands_in_registers() const {
+  return kernels_.multiply_packed_integer != nullptr && part_.rows <= kTileRows &&
+         !is_tiny(part_.first_row, static_cast<int>(part_.rows));
+}
+
 int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
   const int64_t bytes = part_.rows <= kTileRows ? kExpandedBytes / 2 : kExpandedBytes;
   return bytes / panel_block_bytes(segment.integer, kernels_.wide_bytes);
@@ -27,18 +38,12 @@ int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
 
 void PanelProduct::add_blocks(const TileSegment& segment, mx::Format format, int64_t blocks,
                               const uint8_t* scales, float* sums) const {
-  for (int64_t row = 0; row < part_.rows; row += kTileRows) {
-    const int64_t at = part_.first_row + row;
-    const int count = static_cast<int>(std::min<int64_t>(kTileRows, part_.rows - row));
-    const TileProduct product{count,
-                              blocks,
-                              tiles_.at(at) + row_offset_ * count,
-                              expanded_,
-                              scales,
-                              format,
-                              sums + row * kPanel};
-    bool any = false;
-    for (int r = 0; r < count; ++r) any = any || tiles_.flags(at + r).tiny;
+  for (int64_t i = 0; i < part_.rows; i += kTileRows) {
+    const int64_t first = part_.first_row + i;
+    const int count = tiles_.rows_at(first);
+    const TileProduct product{count,  blocks, row(first),       expanded_,
+                              scales, format, sums + i * kPanel};
+    const bool any = is_tiny(first, count);
     if (segment.integer) {
       (any ? kernels_.multiply_integer_any : kernels_.multiply_integer)(product);
     } else {

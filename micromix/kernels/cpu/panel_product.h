@@ -32,19 +32,28 @@ class PanelProduct {
   // What add_segment() multiplies next.
   const TileSegment& next_segment() const { return tiles_.segments()[segment_]; }
 
-  // Multiplies the next segment by weights of FORMAT. SCALES(panel, block) are those of a panel's
-  // blocks from BLOCK on, read where the product is an integer one; EXPAND(panel, block, blocks,
-  // out) fills OUT.
-  template <typename Scales, typename Expand>
-  void add_segment(mx::Format format, const Scales& scales, const Expand& expand) {
+  // Multiplies the next segment by WEIGHTS of FORMAT, which has
+  //   scales(panel, block): those of a panel's blocks from BLOCK on,
+  //   packed(panel): its packed blocks, or null where there are none,
+  //   expand(panel, block, blocks, out): fills OUT.
+  template <typename Weights>
+  void add_segment(mx::Format format, const Weights& weights) {
     const TileSegment& segment = next_segment();
-    const int64_t together = blocks_together(segment);
+    const bool in_registers =
+        weights.packed(part_.first_panel) != nullptr && expands_in_registers();
+    const int64_t together = in_registers ? segment.blocks : blocks_together(segment);
     for (int64_t block = 0; block < segment.blocks; block += together) {
       const int64_t blocks = std::min(together, segment.blocks - block);
       for (int64_t i = 0; i < part_.panels; ++i) {
         const int64_t panel = part_.first_panel + i;
-        expand(panel, block, blocks, expanded_);
-        add_blocks(segment, format, blocks, scales(panel, block), sums_ + i * part_.rows * kPanel);
+        float* const sums = sums_ + i * part_.rows * kPanel;
+        if (in_registers) {
+          multiply_packed(segment, {static_cast<int>(part_.rows), blocks, row(part_.first_row),
+                                    weights.packed(panel), weights.scales(panel, 0), format, sums});
+        } else {
+          weights.expand(panel, block, blocks, expanded_);
+          add_blocks(segment, format, blocks, weights.scales(panel, block), sums);
+        }
       }
       row_offset_ += blocks * tile_block_bytes(segment.integer, kernels_.wide_bytes, 1);
     }
@@ -55,7 +64,17 @@ class PanelProduct {
   void store(int64_t n, std::span<const float> bias, bool round, float* y) const;
 
  private:
+  // Whether all rows are one tile, of common scales: then no other would use expanded weights.
+  bool expands_in_registers() const;
+  bool is_tiny(int64_t row, int count) const;
   int64_t blocks_together(const TileSegment& segment) const;
+  // The blocks to multiply next of the tile that begins at ROW.
+  const std::byte* row(int64_t row) const {
+    return tiles_.at(row) + row_offset_ * tiles_.rows_at(row);
+  }
+  void multiply_packed(const TileSegment& segment, const TileProduct& product) const {
+    (segment.integer ? kernels_.multiply_packed_integer : kernels_.multiply_packed_wide)(product);
+  }
   // SUMS [rows][32] += the expanded blocks times the rows'.
   void add_blocks(const TileSegment& segment, mx::Format format, int64_t blocks,
                   const uint8_t* scales, float* sums) const;

@@ -74,6 +74,8 @@ void multiply_wide(const TileProduct& p) {
 }
 
 constexpr decltype(Kernels::quantize_tile) kQuantizeTile = nullptr;
+constexpr decltype(Kernels::multiply_packed_integer) kMultiplyPackedInteger = nullptr;
+constexpr decltype(Kernels::multiply_packed_wide) kMultiplyPackedWide = nullptr;
 
 }  // namespace
 
