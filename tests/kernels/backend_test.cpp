@@ -170,6 +170,72 @@ TEST_P(EveryBackend, SmallIntegersAreExact) {
   }
 }
 
+// The sign of channel CHANNEL in the PATTERN-th of four rows: all plus, all minus, and alternating
+// from either sign on.
+int extreme_sign(int64_t pattern, int64_t channel) {
+  switch (pattern % 4) {
+    case 0:
+      return 1;
+    case 1:
+      return -1;
+    default:
+      return (pattern + channel) % 2 == 0 ? 1 : -1;
+  }
+}
+
+// A weight [n, k] of the largest elements, their signs by extreme_sign(column, channel), all under
+// one scale.
+testing::RandomWeight extreme_weight(mx::Format format, int64_t n, int64_t k, int scale_byte) {
+  Random unused;
+  auto weight =
+      random_weight(unused, n, {{format, std::nullopt, k}}, scale_byte, scale_byte, false);
+  std::vector<uint8_t> codes(n * k);
+  for (int64_t i = 0; i < n * k; ++i) {
+    codes[i] = mx::encode(format, extreme_sign(i / k, i % k) * mx::traits(format).largest);
+  }
+  mx::pack(format, codes, weight.codes[0]);
+  return weight;
+}
+
+// The largest elements only, at the ends and the middle of the scales that fast kernels take: every
+// integer on the way is as large as it can be. A case's products are all +p or -p, p being a power
+// of two times at most 15 * 255, and 4096 of them stay below 2^24: partial sums are exact in FP32
+// in any order, wide ones too, and only the rounding to BF16 is left.
+TEST_P(EveryBackend, LargestElementsAreExact) {
+  constexpr int64_t kM = 10, kN = 36, kK = 4096;
+  int64_t signs[4][4] = {};  // summed over channels, by the patterns of row and column
+  for (int64_t i = 0; i < 16 * kK; ++i) {
+    const int64_t row = i % 4, column = i / 4 % 4, channel = i / 16;
+    signs[row][column] += extreme_sign(row, channel) * extreme_sign(column, channel);
+  }
+  for (mx::Format format : mx::kOperandFormats) {
+    for (const auto& activation : activation_formats()) {
+      for (int scale_byte : {cpu::kLowestScale, mx::kScaleOne, cpu::kHighestScale}) {
+        const auto weight = extreme_weight(format, kN, kK, scale_byte);
+        const InputPlan plan{kK, {}, {{format, activation, kK}}, mx::ScaleRule::kRceil, false};
+        const float largest = activation ? mx::traits(*activation).largest : 0x1.FEp0f;
+        const int exponent = scale_byte - mx::kScaleBias;
+        std::vector<float> x(kM * kK);
+        for (int64_t i = 0; i < kM * kK; ++i) {
+          x[i] = std::ldexp(extreme_sign(i / kK, i % kK) * largest, exponent);
+        }
+        std::vector<float> y(kM * kN);
+        const Backend& backend = *GetParam().backend;
+        backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, kM, x.data()),
+                         y.data());
+        const double product = static_cast<double>(largest) * mx::traits(format).largest;
+        for (int64_t i = 0; i < kM * kN; ++i) {
+          const auto sum = static_cast<double>(signs[i / kN % 4][i % kN % 4]);
+          const double exact = std::ldexp(sum * product, 2 * exponent);
+          ASSERT_EQ(mx::to_float(mx::to_bfloat16(exact)), y[i])
+              << mx::name(format) << " times " << (activation ? mx::name(*activation) : "bf16")
+              << " scale " << scale_byte << " row " << i / kN << " column " << i % kN;
+        }
+      }
+    }
+  }
+}
+
 // Extreme scales of weight and activation together, far outside FP32: within the bound all the
 // same.
 TEST_P(EveryBackend, ExtremeScalesComeFromTheOracle) {
