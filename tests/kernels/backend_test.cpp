@@ -20,6 +20,7 @@ namespace {
 
 using testing::Random;
 using testing::random_plan;
+using testing::random_rows;
 using testing::random_weight;
 using testing::SegmentShape;
 
@@ -53,13 +54,6 @@ class EveryBackend : public ::testing::TestWithParam<Subject> {};
 
 std::vector<std::optional<mx::Format>> activation_formats() {
   return {mx::Format::kE2M1, mx::Format::kE2M3, mx::Format::kE3M2, mx::Format::kE4M3, std::nullopt};
-}
-
-std::vector<float> random_rows(Random& random, int64_t count) {
-  std::normal_distribution<float> normal;
-  std::vector<float> x(count);
-  for (float& value : x) value = normal(random) * std::exp(2 * normal(random));
-  return x;
 }
 
 void expect_within_bound(const Subject& subject, const MixedWeight& weight, const InputPlan& plan,

@@ -1,6 +1,8 @@
 // Random mixed linears and inputs for kernel tests.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <random>
 #include <vector>
 
@@ -67,6 +69,14 @@ inline kernels::InputPlan random_plan(Random& random, const std::vector<SegmentS
   for (int64_t j = 0; j < plan.k; ++j) plan.permutation[j] = static_cast<int32_t>(j);
   std::shuffle(plan.permutation.begin(), plan.permutation.end(), random);
   return plan;
+}
+
+// Rows of COUNT values in all, their magnitudes spread over orders.
+inline std::vector<float> random_rows(Random& random, int64_t count) {
+  std::normal_distribution<float> normal;
+  std::vector<float> x(count);
+  for (float& value : x) value = normal(random) * std::exp(2 * normal(random));
+  return x;
 }
 
 }  // namespace micromix::testing
