@@ -92,8 +92,8 @@ TEST_P(EveryBackend, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
                                             {mx::Format::kE2M3, mx::Format::kE4M3, 32},
                                             {mx::Format::kE3M2, std::nullopt, 64},
                                             {mx::Format::kE4M3, mx::Format::kE4M3, 320}};
-  for (const auto& [m, n] :
-       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {1, 65}, {6, 16}, {13, 70}, {257, 3}}) {
+  for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
+           {1, 1}, {1, 65}, {2, 40}, {3, 33}, {4, 31}, {5, 64}, {6, 16}, {13, 70}, {257, 3}}) {
     const auto weight = random_weight(random, n, shapes, 120, 134, n % 2 == 0);
     const auto plan = random_plan(random, shapes, mx::ScaleRule::kEven);
     expect_within_bound(GetParam(), weight.weight, plan, m, random_rows(random, m * plan.k));
@@ -115,9 +115,15 @@ TEST_P(EveryBackend, OneHotActivationsReturnTheWeight) {
           for (int64_t j = 0; j < 64; ++j)
             x[j * 64 + plan.permutation[j]] = std::ldexp(1.0f, power);
           const Backend& backend = *GetParam().backend;
-          std::vector<float> y(64 * 5);
-          backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 64, x.data()),
-                           y.data());
+          const auto linear = backend.prepare(weight.weight);
+          std::vector<float> y(64 * 5), few(64 * 5);
+          backend.multiply(*linear, *backend.input(plan, 64, x.data()), y.data());
+          // As few rows at a time as kernels have paths of their own for.
+          for (int64_t row = 0, m = 1; row < 64; row += m, m = std::min(m % 6 + 1, 64 - row)) {
+            backend.multiply(*linear, *backend.input(plan, m, x.data() + row * 64),
+                             few.data() + row * 5);
+          }
+          EXPECT_EQ(few, y);
           std::vector<uint8_t> codes(5 * 64);
           mx::unpack(format, weight.codes[0], codes);
           for (int64_t j = 0; j < 64; ++j) {
@@ -151,9 +157,14 @@ TEST_P(EveryBackend, SmallIntegersAreExact) {
         value = static_cast<float>(static_cast<int>(random() % (2 * largest + 1)) - largest);
       }
       const Backend& backend = *GetParam().backend;
-      std::vector<float> y(11 * 33);
-      backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 11, x.data()),
-                       y.data());
+      const auto linear = backend.prepare(weight.weight);
+      std::vector<float> y(11 * 33), few(11 * 33);
+      backend.multiply(*linear, *backend.input(plan, 11, x.data()), y.data());
+      for (int64_t row = 0, m = 1; row < 11; row += m, m = std::min(m + 1, 11 - row)) {
+        backend.multiply(*linear, *backend.input(plan, m, x.data() + row * 64),
+                         few.data() + row * 33);
+      }
+      EXPECT_EQ(few, y);
       const QuantizedRows rows = quantize_rows(plan, 11, x.data());
       for (int64_t i = 0; i < 11 * 33; ++i) {
         const double exact = oracle_output(weight.weight, rows, i / 33, i % 33).value;
