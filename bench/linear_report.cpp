@@ -20,7 +20,7 @@ std::string environment(const char* variable) {
   return value == nullptr ? "" : fmt::format(", {}={}", variable, value);
 }
 
-// What the product takes beside the making (and freeing) of its input.
+// What the product takes beside the making of its input.
 std::vector<double> multiply_seconds(const LinearResult& result) {
   std::vector<double> seconds = result.own_seconds;
   for (size_t i = 0; i < seconds.size(); ++i) seconds[i] -= result.quantize_seconds[i];
@@ -69,7 +69,7 @@ void print_machine(const Machine& machine, const std::string& backend, int round
       "rounds    {} of at least {:.0f} ms, in turn; times are medians, ratios medians of each",
       rounds, kRoundSeconds * kMilli);
   fmt::print(
-      " round's.\n          own = quantize (gathers; makes and frees the input) + multiply\n\n");
+      " round's.\n          own = quantize (gathers, into an input that is kept) + multiply\n\n");
 }
 
 void print_table_head(const std::vector<std::string>& peers) {

@@ -90,9 +90,19 @@ inline void for_each_vector(const uint8_t* packed, const Use& use) {
   }
 }
 
+// Asks for a packed block that is expanded after BLOCKS others: it comes while those are multiplied.
+template <int kBits>
+inline void prefetch_block(const uint8_t* codes, int64_t blocks) {
+  constexpr int64_t kBytes = kBlockVectors * 8 * kBits;
+  for (int64_t at = 0; at < kBytes; at += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(codes + blocks * kBytes + at), _MM_HINT_T1);
+  }
+}
+
 template <int kBits>
 void expand_integer_bits(__m512i table, const uint8_t* codes, int64_t blocks, std::byte* out) {
   for (int64_t b = 0; b < blocks; ++b) {
+    prefetch_block<kBits>(codes, blocks);
     for_each_vector<kBits>(codes, [&](int i, __m512i vector) {
       // Four-bit codes come with the neighbour's bits above; the table repeats every 16 codes.
       _mm512_store_si512(out + i * kVector, _mm512_permutexvar_epi8(vector, table));
@@ -166,6 +176,7 @@ template <int kBits>
 void expand_wide_bits(const WideTable& table, const uint8_t* codes, const uint8_t* scales,
                       int64_t blocks, std::byte* out) {
   for (int64_t b = 0; b < blocks; ++b) {
+    prefetch_block<kBits>(codes, blocks);
     for_each_pair<kBits>(table, codes, scales, [&](int pair, int half, __m512i vector) {
       _mm512_store_si512(out + (2 * pair + half) * kVector, vector);
     });
