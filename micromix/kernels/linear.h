@@ -105,6 +105,7 @@ class Backend {
     set(*made, plan, m, x);
     return made;
   }
+  std::unique_ptr<Input> input(InputPlan&& plan, int64_t m, const float* x) const = delete;
 
   // The rows [m, k] before rounding, gathering and quantizing, for calibration. The input's plan
   // must keep them.

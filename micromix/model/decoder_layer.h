@@ -43,7 +43,8 @@ class DecoderLayer {
   void replace(LinearRole role, kernels::InputPlan plan, std::unique_ptr<kernels::Linear> linear);
 
   // HIDDEN [m, hidden_size] are the rows at positions cache.length()...; they are replaced by the
-  // layer's output, and their keys and values appended to CACHE, which must have room.
+  // layer's output, and their keys and values appended to CACHE, which must have room. An OBSERVER
+  // needs plans that keep rows.
   void forward(int64_t m, float* hidden, kernels::KeyValues& cache, Workspace& workspace,
                const InputObserver& observer = nullptr) const;
 

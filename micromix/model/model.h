@@ -45,7 +45,7 @@ class Model {
 
   // Runs tokens at positions context.length()... and returns their last hidden states, before the
   // final norm: [ids.size(), hidden_size], in CONTEXT until the next call. Ids must lie in the
-  // vocabulary. Any number of tokens is run in chunks.
+  // vocabulary, and CONTEXT have room for them. Any number of tokens is run in chunks.
   std::span<const float> forward(std::span<const int32_t> ids, Context& context) const;
 
   // Logits [m, vocab_size] of hidden states [m, hidden_size], in CONTEXT until the next call.

@@ -117,7 +117,8 @@ class LayerQuantizer {
     for (mx::BFloat16 value : input.rows) x.push_back(mx::to_float(value));
     LinearWeights without_bias = linear;
     without_bias.bias = nullptr;
-    const auto rows = backend.input(input_plan(plan, options_), input.row_count, x.data());
+    const kernels::InputPlan of_input = input_plan(plan, options_);
+    const auto rows = backend.input(of_input, input.row_count, x.data());
     std::vector<float> exact(input.row_count * linear.n);
     std::vector<float> approximate(exact.size());
     backend.multiply(*prepare(backend, without_bias), *rows, exact.data());

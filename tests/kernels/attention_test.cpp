@@ -169,16 +169,29 @@ TEST(CpuAttention, AllWeightOnOneKeyReturnsItsValue) {
   }
 }
 
-// (And, of a value, those of a tile that sees its block of positions.)
+// Of a query its row, of a key all rows from its position on. A value also reaches those of a tile
+// that sees its block of 32 positions: from row 30 on, where row 35 sees position 32.
 TEST(CpuAttention, NanReachesTheRowsThatSeeIt) {
   Random random(5);
-  for (auto poison : {&Sequence::q, &Sequence::k, &Sequence::v}) {
+  constexpr int64_t kPoisoned = 40;
+  struct Case {
+    std::vector<float> Sequence::*values;
+    int64_t finite_before, first, last;  // rows
+  };
+  for (const auto& [values, finite_before, first, last] :
+       {Case{&Sequence::q, 40, 40, 40}, Case{&Sequence::k, 40, 40, 63},
+        Case{&Sequence::v, 30, 40, 63}}) {
     Sequence sequence(random, {1, 1, 32}, 64);
-    (sequence.*poison)[40 * 32] = std::numeric_limits<float>::quiet_NaN();
+    (sequence.*values)[kPoisoned * 32] = std::numeric_limits<float>::quiet_NaN();
     for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
       const auto out = sequence.attend(*make_cpu_backend(*kernels), 64);
-      EXPECT_TRUE(std::isnan(out[40 * 32])) << kernels->name;
-      EXPECT_TRUE(std::isfinite(out[29 * 32])) << kernels->name;
+      for (int64_t row = 0; row < 64; ++row) {
+        if (row >= first && row <= last) {
+          EXPECT_TRUE(std::isnan(out[row * 32])) << row;
+        } else if (row < finite_before || row > last) {
+          EXPECT_TRUE(std::isfinite(out[row * 32])) << row;
+        }
+      }
     }
   }
 }

@@ -296,15 +296,17 @@ TEST_P(EveryBackend, ResultDoesNotDependOnThreads) {
   const Backend& backend = *GetParam().backend;
   const auto linear = backend.prepare(weight.weight);
   const int threads = omp_get_max_threads();
-  std::vector<std::vector<float>> results;
-  for (int count : {1, 2, 3}) {
-    omp_set_num_threads(count);
-    results.emplace_back(300 * 130);
-    backend.multiply(*linear, *backend.input(plan, 300, x.data()), results.back().data());
+  for (int64_t m : {5, 40, 300}) {
+    std::vector<std::vector<float>> results;
+    for (int count : {1, 2, 3}) {
+      omp_set_num_threads(count);
+      results.emplace_back(m * 130);
+      backend.multiply(*linear, *backend.input(plan, m, x.data()), results.back().data());
+    }
+    EXPECT_EQ(results[0], results[1]) << m;
+    EXPECT_EQ(results[0], results[2]) << m;
   }
   omp_set_num_threads(threads);
-  EXPECT_EQ(results[0], results[1]);
-  EXPECT_EQ(results[0], results[2]);
 }
 
 // Fused inputs equal the plain one on the values before rounding, and those their definition.
@@ -392,40 +394,125 @@ TEST(CpuQuantizer, EqualsTheOracle) {
   }
 }
 
-// Tiles of every number of rows, whose scales the fast path takes: all finite elements, and ties.
+void expect_oracle_inputs(const cpu::Kernels& kernels, const InputPlan& plan, int64_t m,
+                          const std::vector<float>& x) {
+  const auto backend = make_cpu_backend(kernels);
+  const auto input = backend->input(plan, m, x.data());
+  const QuantizedRows expected = quantize_rows(plan, m, x.data());
+  for (int64_t row = 0; row < m; ++row) {
+    const QuantizedRows found = cpu_quantized_row(*input, row);
+    int64_t channel = 0;
+    for (const InputPlan::Segment& segment : plan.segments) {
+      for (const int64_t end = channel + segment.channels; channel < end; ++channel) {
+        const int64_t i = row * plan.k + channel;
+        ASSERT_EQ(found.scales[channel / 32], expected.scales[i / 32])
+            << kernels.name << " " << m << " rows, row " << row << ", channel " << channel;
+        ASSERT_EQ(mx::decode(*segment.format, found.codes[channel]),
+                  mx::decode(*segment.format, expected.codes[i]))
+            << kernels.name << " " << m << " rows, row " << row << ", channel " << channel;
+      }
+    }
+  }
+}
+
+// Halves of every element's spacing, of blocks whose scales differ.
+std::vector<float> rows_with_ties(Random& random, int64_t count) {
+  std::vector<float> x(count);
+  for (float& value : x) {
+    const auto bits = static_cast<float>(static_cast<int>(random() % 1024) - 512);
+    value = std::ldexp(bits, static_cast<int>(random() % 5) - 12);
+  }
+  return x;
+}
+
+// Tiles of every number of rows, whose scales the fast path takes.
 TEST(CpuQuantizer, TilesOfEverySizeEqualTheOracle) {
   Random random(11);
+  std::vector<std::vector<SegmentShape>> plans = {{{mx::Format::kE2M1, mx::Format::kE2M1, 608},
+                                                   {mx::Format::kE2M3, mx::Format::kE2M3, 32},
+                                                   {mx::Format::kE2M1, mx::Format::kE4M3, 64},
+                                                   {mx::Format::kE4M3, mx::Format::kE4M3, 320}}};
+  for (mx::Format weight : {mx::Format::kE2M1, mx::Format::kE4M3}) {
+    for (mx::Format format : mx::kOperandFormats) plans.push_back({{weight, format, 640}});
+  }
   for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
-    const auto backend = make_cpu_backend(*kernels);
-    for (mx::Format weight : {mx::Format::kE2M1, mx::Format::kE4M3}) {
-      for (mx::Format format : mx::kOperandFormats) {
-        for (mx::ScaleRule rule : mx::kScaleRules) {
-          const std::vector<SegmentShape> shapes = {{weight, format, 32 * 20}};
-          for (int64_t m = 1; m <= 13; ++m) {
-            const auto plan = random_plan(random, shapes, rule);
-            std::vector<float> x(m * plan.k);
-            for (float& value : x) {
-              // Halves of every element's spacing, of blocks whose scales differ.
-              const auto bits = static_cast<float>(static_cast<int>(random() % 1024) - 512);
-              value = std::ldexp(bits, static_cast<int>(random() % 5) - 12);
-            }
-            if (random() % 2 == 0) std::fill_n(x.begin(), plan.k / 2, 0.0f);
-            const auto input = backend->input(plan, m, x.data());
-            const QuantizedRows expected = quantize_rows(plan, m, x.data());
-            for (int64_t row = 0; row < m; ++row) {
-              const QuantizedRows found = cpu_quantized_row(*input, row);
-              for (int64_t j = 0; j < plan.k; ++j) {
-                const int64_t i = row * plan.k + j;
-                ASSERT_EQ(found.scales[j / 32], expected.scales[i / 32]);
-                ASSERT_EQ(mx::decode(format, found.codes[j]), mx::decode(format, expected.codes[i]))
-                    << kernels->name << " " << mx::name(format) << " " << mx::name(rule) << " " << m
-                    << " rows, row " << row << ", channel " << j;
-              }
-            }
-          }
+    for (const auto& shapes : plans) {
+      for (mx::ScaleRule rule : mx::kScaleRules) {
+        for (int64_t m = 1; m <= 13; ++m) {
+          auto plan = random_plan(random, shapes, rule);
+          if (m % 2 == 0) plan.permutation.clear();
+          std::vector<float> x = rows_with_ties(random, m * plan.k);
+          if (m % 3 == 0) std::fill_n(x.begin(), plan.k / 2, 0.0f);
+          expect_oracle_inputs(*kernels, plan, m, x);
         }
       }
     }
+  }
+}
+
+// A block of subnormals is neither zero nor common.
+TEST(CpuQuantizer, SubnormalBlocksEqualTheOracle) {
+  Random random(12);
+  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
+    for (int64_t m = 1; m <= 6; ++m) {
+      for (bool all : {false, true}) {
+        auto plan = random_plan(random,
+                                {{mx::Format::kE2M1, mx::Format::kE2M1, 96},
+                                 {mx::Format::kE4M3, mx::Format::kE4M3, 32}},
+                                mx::ScaleRule::kRceil);
+        plan.permutation.clear();
+        std::vector<float> x = rows_with_ties(random, m * plan.k);
+        const int64_t first = all ? 0 : (m - 1) * plan.k + 32;
+        std::fill_n(x.begin() + first, all ? m * plan.k : 32, -0x1p-130f);
+        expect_oracle_inputs(*kernels, plan, m, x);
+      }
+    }
+  }
+}
+
+// Mixed and dense linears of ragged sizes that read one input, which is set again and again.
+TEST(CpuBackend, ProductsTogetherEqualThoseAlone) {
+  Random random(13);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 96},
+                                            {mx::Format::kE4M3, mx::Format::kE4M3, 32}};
+  auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  plan.keep_rows = true;
+  const InputPlan dense_plan{64, {}, {}, mx::ScaleRule::kRceil, false};
+  const auto first = random_weight(random, 33, shapes, 120, 134, true);
+  const auto second = random_weight(random, 1, shapes, 120, 134, false);
+  const std::vector<float> w = random_rows(random, 70 * plan.k);
+  const DenseWeight dense{70, plan.k, DenseType::kF32, std::as_bytes(std::span(w)), {}};
+  const DenseWeight other{5, 64, DenseType::kF32, std::as_bytes(std::span(w)), {}};
+  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
+    const auto backend = make_cpu_backend(*kernels);
+    const auto reused = backend->make_input();
+    const std::unique_ptr<Linear> linears[] = {
+        backend->prepare(first.weight), backend->prepare(dense), backend->prepare(second.weight)};
+    const auto of_other = backend->prepare(other);
+    for (int64_t m : {300, 1, 13, 6}) {
+      const std::vector<float> x = random_rows(random, m * plan.k);
+      backend->set(*reused, plan, m, x.data());
+      std::vector<std::vector<float>> together;
+      std::vector<Product> products;
+      for (const auto& linear : linears) together.emplace_back(m * linear->n());
+      for (size_t i = 0; i < together.size(); ++i) {
+        products.push_back({linears[i].get(), together[i].data()});
+      }
+      backend->multiply(products, *reused);
+      const auto fresh = backend->input(plan, m, x.data());
+      for (size_t i = 0; i < together.size(); ++i) {
+        std::vector<float> alone(together[i].size());
+        backend->multiply(*linears[i], *fresh, alone.data());
+        EXPECT_EQ(together[i], alone) << kernels->name << " " << m << " rows, linear " << i;
+      }
+      backend->set(*reused, dense_plan, m, x.data());
+      std::vector<float> y(m * 5), expected(m * 5);
+      backend->multiply(*of_other, *reused, y.data());
+      backend->multiply(*of_other, *backend->input(dense_plan, m, x.data()), expected.data());
+      EXPECT_EQ(y, expected) << kernels->name << " " << m << " rows";
+    }
+    backend->set(*reused, plan, 0, nullptr);
+    backend->multiply(*linears[0], *reused, nullptr);
   }
 }
 

@@ -4,7 +4,8 @@
 // A task takes some rows of all the query heads that share a key head, and the keys in blocks of
 // 256, with a running maximum and sum (Milakov and Gimelshein 2018; Dao et al. 2022). Blocks begin
 // at multiples of 256 whatever the query, so a row's result does not depend on the rows, chunks or
-// threads beside it.
+// threads beside it, as long as values are finite: one that is not also reaches earlier rows, those
+// of tiles that see its 32 positions.
 #pragma once
 
 #include <cstdint>

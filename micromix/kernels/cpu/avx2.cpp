@@ -1,15 +1,15 @@
 // AVX2 with FMA.
 //
 // Integers: vpmaddubsw adds two products of a column in 16 bits, and a block's 16 products a lane
-// are added there: 16 x 24 x 60 = 23040 at most with an E2M1 operand. E2M3 by E2M3 gives 14400 a
-// pair, so those widen to 32 bits every second step. Wide: FP32 and fused multiply-add. Additions
-// in an output's longest chain: K / 32 for integers, K for wide products, and the bias.
+// are added there: 16 x 24 x 60 = 23040 at most for weights of E2M1. E2M3 by E2M3 gives 14400 a
+// pair, so weights of E2M3 widen to 32 bits every second step. Wide: FP32 and fused multiply-add.
+// Additions in an output's longest chain: K / 32 for integers, K for wide products, and the bias.
 #include "micromix/kernels/cpu/tile_includes.h"
 
 #if defined(__x86_64__)
 
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,bmi2")
+#pragma GCC target("avx2,fma")
 
 namespace micromix::kernels::cpu {
 namespace {

@@ -1,9 +1,9 @@
 // AVX-512 with VNNI, VBMI and BF16 (Zen 4, Sapphire Rapids and later).
 //
 // Additions in an output's longest chain: integer blocks are exact, so K / 32; vdpbf16ps adds its
-// two products one after the other, so K; and the bias. vdpbf16ps takes subnormal numbers as zero;
-// scaled elements have none (kLowestScale), and BF16 activations below 2^-126 are outside what the
-// bound promises.
+// two products one after the other, so K, or less where chains are added up; and the bias.
+// vdpbf16ps takes subnormal numbers as zero; scaled elements have none (kLowestScale), and BF16
+// activations below 2^-126 are outside what the bound promises.
 #include "micromix/kernels/cpu/tile_includes.h"
 
 #if defined(__x86_64__)
@@ -90,7 +90,8 @@ inline void for_each_vector(const uint8_t* packed, const Use& use) {
   }
 }
 
-// Asks for a packed block that is expanded after BLOCKS others: it comes while those are multiplied.
+// Asks for a packed block that is expanded after BLOCKS others, or for what lies behind the last:
+// it comes while those are multiplied.
 template <int kBits>
 inline void prefetch_block(const uint8_t* codes, int64_t blocks) {
   constexpr int64_t kBytes = kBlockVectors * 8 * kBits;
@@ -281,7 +282,7 @@ struct Sums {
 // A block's integer sums become FP32, scaled, without the pipes that vpdpbusd keeps busy: M has the
 // exponent of 1.5 * 2^23 plus those of the two scales, so adding an integer to its bits gives
 // (1.5 * 2^23 + integer) * 2^(sx + sw), and subtracting M as FP32 leaves integer * 2^(sx + sw),
-// exactly. M's exponent is 30 to 240 within kLowestScale and kHighestScale.
+// exactly. M's exponent field is 44 to 238 within kLowestScale and kHighestScale.
 class IntegerScaling {
  public:
   explicit IntegerScaling(mx::Format weight)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <utility>
 
 #include <omp.h>
 
@@ -128,8 +129,10 @@ class CpuBackend final : public Backend {
 
   void multiply(std::span<const Product> products, const Input& input) const override {
     const auto& rows = static_cast<const CpuInput&>(input);
+    if (rows.m == 0) return;
     for (const Product& product : products) {
       assert(product.linear->k() == rows.plan->k);
+      assert(!is_mixed(*product.linear) || !rows.plan->segments.empty());
       if (!is_mixed(*product.linear)) make_dense(rows);
     }
     const Partition partition(products, rows.m);
@@ -200,10 +203,12 @@ class CpuBackend final : public Backend {
 
   void make_dense(const CpuInput& input) const {
     if (std::exchange(input.has_dense, true)) return;
+    assert(static_cast<int64_t>(input.rows.size()) == input.m * input.plan->k);
     InputPlan plan;
     plan.k = input.plan->k;
     input.dense.reset(kernels_, plan, input.m);
-    const auto padded_row = [&](int64_t i) {
+    const auto padded_row = [&](int64_t i) -> const float* {
+      if (plan.k == input.dense.k()) return input.rows.data() + i * plan.k;
       thread_local std::vector<float> buffer;
       buffer.resize(kTileRows * input.dense.k());
       float* const padded = buffer.data() + i % kTileRows * input.dense.k();

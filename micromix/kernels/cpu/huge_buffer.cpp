@@ -12,8 +12,8 @@ HugeBuffer::HugeBuffer(int64_t size) : size_(size) {
   if (size == 0) return;
   const int64_t alignment = size >= kHugePage ? kHugePage : kCacheLine;
   const int64_t rounded = (size + alignment - 1) / alignment * alignment;
-  bytes_.reset(static_cast<uint8_t*>(std::aligned_alloc(alignment, rounded)));
-  if (!bytes_) throw std::bad_alloc();
+  const auto align = static_cast<std::align_val_t>(alignment);
+  bytes_ = {static_cast<uint8_t*>(::operator new(rounded, align)), Free(align)};
   // Whole pages only: the tail stays on small ones, so no more is resident than is used.
   if (size >= kHugePage) madvise(bytes_.get(), size / kHugePage * kHugePage, MADV_HUGEPAGE);
 }

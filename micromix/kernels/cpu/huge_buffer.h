@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
+#include <new>
 #include <utility>
 
 namespace micromix::kernels::cpu {
@@ -36,8 +36,14 @@ class HugeBuffer {
   int64_t size() const { return size_; }
 
  private:
-  struct Free {
-    void operator()(uint8_t* bytes) const { std::free(bytes); }
+  class Free {
+   public:
+    Free() : alignment_() {}
+    explicit Free(std::align_val_t alignment) : alignment_(alignment) {}
+    void operator()(uint8_t* bytes) const { ::operator delete(bytes, alignment_); }
+
+   private:
+    std::align_val_t alignment_;
   };
   std::unique_ptr<uint8_t[], Free> bytes_;
   int64_t size_ = 0;

@@ -71,8 +71,10 @@ struct DenseRows {
       return;
     }
     const int64_t count = std::min(blocks * kBlock, weight.k - begin);
-    std::vector<float> values(count);
-    std::vector<mx::BFloat16> copy(columns * blocks * kBlock);
+    thread_local std::vector<float> values;
+    thread_local std::vector<mx::BFloat16> copy;
+    values.resize(count);
+    copy.assign(columns * blocks * kBlock, mx::BFloat16{});
     for (int64_t j = 0; j < columns; ++j) {
       decode_dense(weight, first + j, begin, count, values.data());
       std::transform(values.begin(), values.end(), copy.begin() + j * blocks * kBlock,

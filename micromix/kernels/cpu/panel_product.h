@@ -1,12 +1,14 @@
 // The sums of some panels and rows, as the segments of K pass: one thread's part of a product.
 //
 // A panel is expanded some blocks at a time into a buffer that stays in the first-level cache, and
-// every tile of rows passes it; rows, and the sums of the panels, wait in the second level. The
-// order of an output's additions is that of K, so results are equal run to run.
+// every tile of rows passes it; rows, and the sums of the panels, wait in the second level. A
+// single tile takes its panels in registers instead. The order of an output's additions depends on
+// nothing but the number of rows, so results are equal run to run.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 
 #include "micromix/kernels/cpu/kernels.h"
 #include "micromix/kernels/cpu/tiles.h"

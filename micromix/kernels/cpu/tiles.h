@@ -1,6 +1,7 @@
 // Rows of activations in tiles (kernels.h has the layout): what the CPU kernels multiply.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 

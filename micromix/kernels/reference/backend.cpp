@@ -136,6 +136,7 @@ void finish(ReferenceInput& input, const InputPlan& plan, int64_t m) {
   input.m = m;
   input.k = plan.k;
   input.unsafe_rows.clear();
+  input.mixed.clear();
   if (plan.segments.empty()) return;
   input.quantized = quantize_rows(plan, m, input.dense.data());
   input.mixed.resize(m * plan.k);
