@@ -427,6 +427,27 @@ void multiply_packed_wide_rows(const TileProduct& p) {
   sums.store(p.c);
 }
 
+// A wide tile of one row holds its BF16 values one after another, as the weight's rows do: no
+// transposition for weights that are used once.
+void multiply_dense_row(const TileProduct& p, int64_t stride, int64_t columns) {
+  constexpr int kTogether = 8;
+  for (int64_t j = 0; j < columns; j += kTogether) {
+    const std::byte* rows[kTogether];
+    for (int i = 0; i < kTogether; ++i) rows[i] = p.w + std::min(j + i, columns - 1) * stride;
+    __m512 acc[kTogether] = {};
+    const std::byte* a = p.a + 4;  // behind the first exponent
+    for (int64_t b = 0; b < p.blocks; ++b, a += tile_block_bytes(false, kWideBytes, 1)) {
+      const auto x = reinterpret_cast<__m512bh>(_mm512_loadu_si512(a));
+      for (int i = 0; i < kTogether; ++i) {
+        const auto w = reinterpret_cast<__m512bh>(_mm512_loadu_si512(rows[i] + b * kVector));
+        acc[i] = _mm512_dpbf16_ps(acc[i], w, x);
+      }
+    }
+    const int64_t count = std::min<int64_t>(kTogether, columns - j);
+    for (int64_t i = 0; i < count; ++i) p.c[j + i] += _mm512_reduce_add_ps(acc[i]);
+  }
+}
+
 template <int kBits>
 void multiply_packed_integer_bits(const TileProduct& p) {
   constexpr void (*kByRows[])(const TileProduct&) = {
@@ -478,6 +499,7 @@ void multiply_wide(const TileProduct& p) {
 constexpr auto kQuantizeTile = quantize_tile;
 constexpr auto kMultiplyPackedInteger = multiply_packed_integer;
 constexpr auto kMultiplyPackedWide = multiply_packed_wide;
+constexpr auto kMultiplyDenseRow = multiply_dense_row;
 
 }  // namespace
 

@@ -129,6 +129,9 @@ struct Kernels {
   // that is not faster.
   void (*multiply_packed_integer)(const TileProduct& product);
   void (*multiply_packed_wide)(const TileProduct& product);
+  // C [1][32] += one row times COLUMNS rows of BF16, STRIDE bytes apart, that begin at W; C's other
+  // columns stay. Null where that is not faster.
+  void (*multiply_dense_row)(const TileProduct& product, int64_t stride, int64_t columns);
   // As the first two for activations whose scales are any but NaN.
   void (*multiply_integer_any)(const TileProduct& product);
   void (*multiply_wide_any)(const TileProduct& product);

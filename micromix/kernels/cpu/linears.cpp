@@ -97,6 +97,7 @@ void MixedLinear::multiply(PanelProduct& product) const {
 }
 
 void DenseLinear::multiply(PanelProduct& product) const {
+  if (product.add_dense_row(weight_)) return;
   product.add_segment(mx::Format::kE4M3, DenseRows{product.kernels(), weight_});
 }
 

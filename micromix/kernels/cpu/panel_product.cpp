@@ -52,6 +52,22 @@ void PanelProduct::add_blocks(const TileSegment& segment, mx::Format format, int
   }
 }
 
+bool PanelProduct::add_dense_row(const DenseWeight& weight) {
+  if (kernels_.multiply_dense_row == nullptr || part_.rows != 1 ||
+      weight.type != DenseType::kBF16 || weight.k % mx::kBlockSize != 0) {
+    return false;
+  }
+  const int64_t stride = weight.k * 2;
+  for (int64_t i = 0; i < part_.panels; ++i) {
+    const int64_t column = (part_.first_panel + i) * kPanel;
+    kernels_.multiply_dense_row(
+        {1, next_segment().blocks, row(part_.first_row), weight.data.data() + column * stride,
+         nullptr, mx::Format::kE4M3, sums_ + i * kPanel},
+        stride, std::min(kPanel, weight.n - column));
+  }
+  return true;
+}
+
 void PanelProduct::store(int64_t n, std::span<const float> bias, bool round, float* y) const {
   for (int64_t i = 0; i < part_.panels; ++i) {
     const int64_t column = (part_.first_panel + i) * kPanel;

@@ -62,6 +62,10 @@ class PanelProduct {
     ++segment_;
   }
 
+  // The same for one row and WEIGHT [n][k] in BF16, K a multiple of 32, which is read where it
+  // lies. False, and nothing done, where that is not possible.
+  bool add_dense_row(const DenseWeight& weight);
+
   // The part's outputs of Y [m, n]: sums plus BIAS ([n] or empty), rounded to BF16 where ROUND.
   void store(int64_t n, std::span<const float> bias, bool round, float* y) const;
 

@@ -76,6 +76,7 @@ void multiply_wide(const TileProduct& p) {
 constexpr decltype(Kernels::quantize_tile) kQuantizeTile = nullptr;
 constexpr decltype(Kernels::multiply_packed_integer) kMultiplyPackedInteger = nullptr;
 constexpr decltype(Kernels::multiply_packed_wide) kMultiplyPackedWide = nullptr;
+constexpr decltype(Kernels::multiply_dense_row) kMultiplyDenseRow = nullptr;
 
 }  // namespace
 

@@ -33,7 +33,7 @@ namespace micromix::kernels::cpu {
     .expand_wide = expand_wide, .expand_pairs = kWideBytes == 2 ? nullptr : expand_pairs,   \
     .expand_dense = expand_dense, .multiply_integer = multiply_integer,                     \
     .multiply_wide = multiply_wide, .multiply_packed_integer = kMultiplyPackedInteger,      \
-    .multiply_packed_wide = kMultiplyPackedWide,                                            \
+    .multiply_packed_wide = kMultiplyPackedWide, .multiply_dense_row = kMultiplyDenseRow,   \
     .multiply_integer_any = multiply_integer_any_scale,                                     \
     .multiply_wide_any = multiply_wide_any_scale<kWideBytes>, .quantize_row = quantize_row, \
     .quantize_tile = kQuantizeTile, .store_rows = store_rows, .softmax_row = softmax_row,   \
