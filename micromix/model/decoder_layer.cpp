@@ -170,7 +170,7 @@ void DecoderLayer::place_heads(const Rotations& rotations, int64_t heads,
       const float factor = static_cast<float>(1.0 / std::sqrt(mean + config_.rms_norm_eps));
       for (int64_t i = 0; i < head_dim; ++i) vector[i] = vector[i] * factor * gain[i];
     }
-    rope_.rotate(rotations, rotations.first + row, heads, vectors);
+    rope_.rotate(rotations, row, heads, vectors);
   }
 }
 

@@ -59,9 +59,8 @@ void Rope::prepare(int64_t first, int64_t count, Rotations& rotations) const {
   }
 }
 
-void Rope::rotate(const Rotations& rotations, int64_t position, int64_t heads, float* x) const {
+void Rope::rotate(const Rotations& rotations, int64_t row, int64_t heads, float* x) const {
   const int64_t half = head_dim_ / 2;
-  const int64_t row = position - rotations.first;
   assert(row >= 0 && row < rotations.count);
   const float* const cosines = rotations.cosines.data() + row * half;
   const float* const sines = rotations.sines.data() + row * half;

@@ -24,8 +24,8 @@ class Rope {
   // this: if they are for these positions already, they stay.
   void prepare(int64_t first, int64_t count, Rotations& rotations) const;
 
-  // Rotates HEADS consecutive vectors of head_dim at this position, in place.
-  void rotate(const Rotations& rotations, int64_t position, int64_t heads, float* x) const;
+  // Rotates HEADS consecutive vectors of head_dim at the ROW-th position of ROTATIONS, in place.
+  void rotate(const Rotations& rotations, int64_t row, int64_t heads, float* x) const;
 
  private:
   int64_t head_dim_;

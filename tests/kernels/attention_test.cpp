@@ -11,12 +11,13 @@
 #include "micromix/kernels/cpu/instruction_set.h"
 #include "micromix/kernels/reference/gemm.h"
 #include "micromix/mx/bfloat16.h"
+#include "tests/kernels/random_linear.h"
 #include "tests/testing.h"
 
 namespace micromix::kernels {
 namespace {
 
-using Random = std::mt19937;
+using testing::Random;
 
 std::vector<float> bfloat16_values(Random& random, int64_t count, float spread) {
   std::normal_distribution<float> normal(0, spread);

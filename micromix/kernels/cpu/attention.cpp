@@ -115,7 +115,7 @@ class Task {
     keys_ = cache_.keys(head_, panel);
     key_stride_ = depth_ * kPairsBytes;
     values_ = cache_.values(head_, 0, panel);
-    value_stride_ = cache_.values(head_, 1, panel) - values_;
+    value_stride_ = cache_.value_stride();
     if (kernels_.expand_pairs == nullptr) return;
     const int64_t bytes = panel_block_bytes(false, kernels_.wide_bytes);
     scratch_.keys.reserve(kPanelsTogether * depth_ * bytes);
@@ -211,11 +211,9 @@ void PackedKeyValues::store(int64_t m, const float* keys, const float* values) {
 void PackedKeyValues::store_positions(int64_t head, int64_t block, int64_t m, const float* keys,
                                       const float* values) {
   const auto [_, heads, head_dim] = shape();
-  auto* const key_panel =
-      reinterpret_cast<mx::BFloat16*>(const_cast<std::byte*>(this->keys(head, block)));
+  auto* const key_panel = reinterpret_cast<mx::BFloat16*>(keys_.bytes() + key_offset(head, block));
   const auto value_block = [&](int64_t panel) {
-    return reinterpret_cast<mx::BFloat16*>(
-        const_cast<std::byte*>(this->values(head, panel, block)));
+    return reinterpret_cast<mx::BFloat16*>(values_.bytes() + value_offset(head, panel, block));
   };
   const int64_t begin = std::max(length(), block * kBlock);
   const int64_t end = std::min(length() + m, (block + 1) * kBlock);
@@ -255,8 +253,7 @@ void attend(const Kernels& kernels, const PackedKeyValues& cache, int64_t m, con
 // A probability is rounded to BF16 (2^-9), comes from exp (4 ulp, and its argument's two roundings)
 // and is rescaled once a block. Its score is off by the wide product's chain of additions. A
 // weight, the quotient of a probability and their sum, is then off by twice that, relative;
-// products with values are summed by 32 additions a block and one a block, as the probabilities
-// are.
+// its products with values are summed one by one.
 double attention_error(const AttentionShape& shape, int64_t positions, double magnitude) {
   const double scale = 1 / std::sqrt(static_cast<double>(shape.head_dim));
   const double blocks = static_cast<double>((positions + 31) / 32);

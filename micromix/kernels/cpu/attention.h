@@ -27,16 +27,24 @@ class PackedKeyValues final : public KeyValues {
   int64_t depth() const { return depth_; }
   // The panel of positions 32 PANEL to 32 PANEL + 31, DEPTH blocks.
   const std::byte* keys(int64_t head, int64_t panel) const {
-    return keys_.bytes() + (head * blocks_ + panel) * depth_ * kPairsBytes;
+    return keys_.bytes() + key_offset(head, panel);
   }
   // Dimensions 32 PANEL to 32 PANEL + 31 of positions from 32 BLOCK on.
   const std::byte* values(int64_t head, int64_t panel, int64_t block) const {
-    return values_.bytes() + ((head * depth_ + panel) * blocks_ + block) * kPairsBytes;
+    return values_.bytes() + value_offset(head, panel, block);
   }
+  // Bytes from a panel of values to the next.
+  int64_t value_stride() const { return blocks_ * kPairsBytes; }
 
   static constexpr int64_t kPairsBytes = kPanel * mx::kBlockSize * 2;
 
  private:
+  int64_t key_offset(int64_t head, int64_t panel) const {
+    return (head * blocks_ + panel) * depth_ * kPairsBytes;
+  }
+  int64_t value_offset(int64_t head, int64_t panel, int64_t block) const {
+    return (head * depth_ + panel) * value_stride() + block * kPairsBytes;
+  }
   void store(int64_t m, const float* keys, const float* values) override;
   void store_positions(int64_t head, int64_t block, int64_t m, const float* keys,
                        const float* values);

@@ -11,23 +11,6 @@ namespace {
 
 constexpr int64_t kBlock = mx::kBlockSize;
 
-}  // namespace
-
-MixedLinear::MixedLinear(const MixedWeight& weight) : packed_(weight), weight_(weight) {
-  for (int64_t column = 0; column < weight.n; ++column) {
-    uint8_t lowest = mx::kScaleOne, highest = mx::kScaleOne;
-    for (const WeightSegment& segment : weight.segments) {
-      const int64_t blocks = segment.channels / kBlock;
-      const auto scales = segment.scales.subspan(column * blocks, blocks);
-      lowest = std::min(lowest, *std::min_element(scales.begin(), scales.end()));
-      highest = std::max(highest, *std::max_element(scales.begin(), scales.end()));
-    }
-    if (lowest < kLowestScale || highest > kHighestScale) oracle_columns_.push_back(column);
-  }
-}
-
-namespace {
-
 // A segment of a packed weight.
 struct PackedSegment {
   const Kernels& kernels;
@@ -86,6 +69,16 @@ struct DenseRows {
 };
 
 }  // namespace
+
+MixedLinear::MixedLinear(const MixedWeight& weight) : packed_(weight), weight_(weight) {
+  for (int64_t column = 0; column < weight.n; ++column) {
+    const bool common = std::ranges::all_of(weight.segments, [&](const WeightSegment& segment) {
+      const int64_t blocks = segment.channels / kBlock;
+      return std::ranges::all_of(segment.scales.subspan(column * blocks, blocks), is_common);
+    });
+    if (!common) oracle_columns_.push_back(column);
+  }
+}
 
 void MixedLinear::multiply(PanelProduct& product) const {
   int64_t first_block = 0;

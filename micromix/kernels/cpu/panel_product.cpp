@@ -16,7 +16,7 @@ PanelProduct::PanelProduct(const Kernels& kernels, const Tiles& tiles, const Par
   thread_local std::vector<float> sums(kMostPanels * kMostRows * kPanel);
   thread_local HugeBuffer expanded(kExpandedBytes);
   sums_ = sums.data();
-  expanded_ = reinterpret_cast<std::byte*>(expanded.data());
+  expanded_ = expanded.bytes();
   std::fill_n(sums_, part.panels * part.rows * kPanel, 0.0f);
 }
 
