@@ -1,0 +1,67 @@
+// The rows of a linear's input on a GPU: what the fused quantizers write and products read.
+//
+// Two forms. *Exact rows* are what the BF16 tensor-core product multiplies: every element times its
+// block's scale is a BF16 number for scale exponents -117...112 (E4M3's smallest element is 2^-9
+// and BF16's smallest normal 2^-126; its largest below 2^9 and BF16's below 2^128), so they are
+// stored as BF16, whatever the format. *Code rows* are packed codes and scale bytes, for products
+// that multiply codes.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_bf16.h>
+
+#include "micromix/mx/format.h"
+#include "micromix/mx/scale.h"
+
+namespace micromix::kernels::cuda {
+
+// Products read K in chunks of this many channels. Each segment is padded to whole chunks, in
+// weights with zero codes and in exact rows with zeros.
+inline constexpr int kChunk = 64;
+inline constexpr int kBlocksPerChunk = kChunk / mx::kBlockSize;
+inline constexpr int kMostSegments = 4;
+
+// A plan's activation side, its pointers in device memory. Passed to kernels by value.
+struct PlanView {
+  struct Segment {
+    mx::Format format;    // E2M1 to E4M3; not read where bf16
+    bool bf16;            // BF16 activations: the rounded values as they are
+    int32_t first;        // its first permuted channel
+    int32_t channels;     // a multiple of 32
+    int32_t first_block;  // in exact rows; a multiple of kBlocksPerChunk
+  };
+  int32_t k;
+  int32_t blocks;  // of 32 in exact rows, padding included
+  int32_t segment_count;
+  Segment segments[kMostSegments];
+  mx::ScaleRule rule;
+  const int32_t* permutation;  // [k]; null: identity
+};
+
+// Exact rows: VALUES [blocks][m][32], channels of a block in the plan's order. A block whose scale
+// exponent lies outside -117...112 is stored times 2^(-128 * SHIFTS[block][m]), SHIFTS being -1, 0
+// or 1 (as the exponent is below, inside or above), which makes it exact again; SPECIAL[m] is 1
+// where a row has such a block. A block with NaN or Inf is all NaN. An all-zero block is zeros.
+// Padding is zeros with shift 0.
+struct ExactRows {
+  int64_t m;
+  __nv_bfloat16* values;
+  int8_t* shifts;
+  uint8_t* special;
+};
+inline constexpr int kLowestExactExponent = -117;
+inline constexpr int kHighestExactExponent = 112;
+
+// Code rows: per segment CODES [m, channels * bits / 8] and SCALES [m, channels / 32] as in a
+// checkpoint (mx/packing.h); of a BF16 segment CODES is BF16 [m, channels] and SCALES null.
+struct CodeRows {
+  int64_t m;
+  struct Segment {
+    uint8_t* codes;
+    uint8_t* scales;
+  };
+  Segment segments[kMostSegments];
+};
+
+}  // namespace micromix::kernels::cuda

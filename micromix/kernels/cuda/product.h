@@ -1,0 +1,40 @@
+// The exact mixed linear on the tensor cores of any GPU since Ampere (sm_80): weights stay packed
+// and are expanded to BF16 in registers.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include <cuda_runtime_api.h>
+
+#include "micromix/kernels/cuda/activations.h"
+#include "micromix/kernels/cuda/device.h"
+#include "micromix/kernels/linear.h"
+
+namespace micromix::kernels::cuda {
+
+// A mixed weight in device memory, in the order in which the product reads it.
+class PackedWeight;
+
+// Copies and reorders WEIGHT on the current device; its bytes need not outlive this.
+std::shared_ptr<const PackedWeight> pack(const MixedWeight& weight, cudaStream_t stream);
+int64_t rows_of(const PackedWeight& weight);   // N
+int64_t depth_of(const PackedWeight& weight);  // K
+int64_t bytes_of(const PackedWeight& weight);  // of device memory
+
+// Partial sums of products whose K is split over blocks; grows as needed, one per stream.
+struct Workspace {
+  DeviceArray<float> partials;
+  DeviceArray<uint32_t> counters;  // zero between products
+};
+
+// Y [m, n] BF16 = X times the weight, plus its bias. X was quantized by a plan with the weight's
+// segments. Asynchronous on STREAM, one launch. With OVERLAP the launch may begin before the one
+// ahead of it on the stream has ended (programmatic dependent launch; sm_90 up).
+void multiply(const PackedWeight& weight, const ExactRows& x, __nv_bfloat16* y,
+              Workspace& workspace, cudaStream_t stream, bool overlap = false);
+
+// FP32 additions in the longest chain behind an output, for error_bound().
+int64_t product_additions(int64_t k);
+
+}  // namespace micromix::kernels::cuda
