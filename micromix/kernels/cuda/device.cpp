@@ -9,6 +9,10 @@ void check(cudaError_t status, const char* what) {
   throw Error(fmt::format("CUDA: {}: {}", what, cudaGetErrorString(status)));
 }
 
+void fail(const std::string& message) {
+  throw Error("CUDA: " + message);
+}
+
 void* allocate(int64_t bytes) {
   void* memory = nullptr;
   const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,9 @@ namespace micromix::kernels::cuda {
 // Throws Error("CUDA: WHAT: ...") unless STATUS is success. For calls and, as
 // check(cudaGetLastError(), "quantize"), for launches.
 void check(cudaError_t status, const char* what);
+
+// Throws Error("CUDA: MESSAGE"). For CUDA sources, whose compiler cannot read base/error.h.
+[[noreturn]] void fail(const std::string& message);
 
 // cudaMalloc; throws Error that names BYTES, what is free and the device.
 void* allocate(int64_t bytes);

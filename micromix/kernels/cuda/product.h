@@ -3,24 +3,14 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include <cuda_runtime_api.h>
 
 #include "micromix/kernels/cuda/activations.h"
 #include "micromix/kernels/cuda/device.h"
-#include "micromix/kernels/linear.h"
+#include "micromix/kernels/cuda/packed_weight.h"
 
 namespace micromix::kernels::cuda {
-
-// A mixed weight in device memory, in the order in which the product reads it.
-class PackedWeight;
-
-// Copies and reorders WEIGHT on the current device; its bytes need not outlive this.
-std::shared_ptr<const PackedWeight> pack(const MixedWeight& weight, cudaStream_t stream);
-int64_t rows_of(const PackedWeight& weight);   // N
-int64_t depth_of(const PackedWeight& weight);  // K
-int64_t bytes_of(const PackedWeight& weight);  // of device memory
 
 // Partial sums of products whose K is split over blocks; grows as needed, one per stream.
 struct Workspace {

@@ -1,0 +1,31 @@
+// Copies from global to shared memory that threads do not wait for (cp.async, sm_80).
+#pragma once
+
+#include <cstdint>
+
+namespace micromix::kernels::cuda {
+
+__device__ inline uint32_t shared_address(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+// 16 bytes, both ends aligned to them. Not ACTIVE: zeros, and nothing is read.
+__device__ inline void copy_async(void* shared, const void* global, bool active = true) {
+  asm volatile(
+      "cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+      "l"(global), "r"(active ? 16 : 0)
+      : "memory");
+}
+
+// Ends a group of copies; empty ones count.
+__device__ inline void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Until all but the last PENDING groups of this thread have arrived.
+template <int pending>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+}  // namespace micromix::kernels::cuda

@@ -1,0 +1,147 @@
+// Packed words to the BF16 operands of a tensor-core instruction, scaled.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_bf16.h>
+
+#include "micromix/kernels/cuda/packed_layout.h"
+
+namespace micromix::kernels::cuda {
+
+__device__ inline uint32_t rotate_right(uint32_t word, int count) {
+  return __funnelshift_r(word, word, count);
+}
+
+// Two BF16 products; exact here. Subnormal operands count (the bare fields are such).
+__device__ inline uint32_t multiply_pair(uint32_t a, uint32_t b) {
+  const __nv_bfloat162 product = __hmul2(reinterpret_cast<const __nv_bfloat162&>(a),
+                                         reinterpret_cast<const __nv_bfloat162&>(b));
+  return reinterpret_cast<const uint32_t&>(product);
+}
+
+// Byte INDEX of WORD as the exponent field of a pair of equal BF16 powers of two; 0 is zero.
+template <int index>
+__device__ uint32_t scale_pair(uint32_t word) {
+  constexpr uint32_t kSelect = 0x0404 | index << 4 | index << 12;
+  return __byte_perm(word, 0, kSelect) >> 1;
+}
+
+// The sign, two exponent bits and one mantissa bit of register REG's pair.
+template <int reg>
+__device__ uint32_t upper_fields(uint32_t word) {
+  if constexpr (reg < 3) {
+    return rotate_right(word, 3 * reg) & 0x81C081C0u;
+  } else {
+    return (word << 4 & 0x01800180u) | (word << 5 & 0x00400040u) | (word << 15 & 0x80008000u);
+  }
+}
+
+// A lane's packed words of one half and block: both steps' upper fields and the lower ones, or of
+// E4M3 four words of bytes.
+struct PackedWords {
+  uint32_t word[4];
+};
+
+template <mx::Format format>
+__device__ PackedWords load_words(const uint8_t* record, int half, int block, int lane) {
+  const auto* const words = reinterpret_cast<const uint32_t*>(record);
+  PackedWords packed;
+  if constexpr (format == mx::Format::kE4M3) {
+    const uint4 four = *reinterpret_cast<const uint4*>(words + half * 256 + block * 128 + lane * 4);
+    packed = {{four.x, four.y, four.z, four.w}};
+  } else {
+    const uint2 upper = *reinterpret_cast<const uint2*>(words + half * 128 + lane * 4 + block * 2);
+    packed = {{upper.x, upper.y, 0, 0}};
+    if constexpr (format != mx::Format::kE2M1) {
+      packed.word[2] = words[256 + half * 64 + lane * 2 + block];
+    }
+  }
+  return packed;
+}
+
+// The fields of register REG's pair as BF16: element * 2^(bias - 127). Its exponent field is the
+// element's own, so subnormal elements are subnormal here.
+template <mx::Format format, int step, int reg>
+__device__ uint32_t fields(const PackedWords& packed) {
+  if constexpr (format == mx::Format::kE4M3) {
+    uint32_t word = packed.word[step * 2 + reg / 2];
+    if constexpr (reg % 2 != 0) word <<= 8;
+    return (word & 0x80008000u) | (word >> 4 & 0x07F007F0u);
+  } else {
+    const uint32_t upper = upper_fields<reg>(packed.word[step]);
+    if constexpr (format == mx::Format::kE2M1) return upper;
+    constexpr uint32_t kMask = format == mx::Format::kE2M3 ? 0x00300030u : 0x02200220u;
+    return upper | (rotate_right(packed.word[2], lower_rotation(format, step, reg)) & kMask);
+  }
+}
+
+// Operand A of one step: SCALE_LOW is of rows g, SCALE_HIGH of rows g + 8.
+template <mx::Format format, int step>
+__device__ void expand(const PackedWords& packed, uint32_t scale_low, uint32_t scale_high,
+                       uint32_t (&a)[4]) {
+  a[0] = multiply_pair(fields<format, step, 0>(packed), scale_low);
+  a[1] = multiply_pair(fields<format, step, 1>(packed), scale_high);
+  a[2] = multiply_pair(fields<format, step, 2>(packed), scale_low);
+  a[3] = multiply_pair(fields<format, step, 3>(packed), scale_high);
+}
+
+// SUM [16, 8] += A [16, 16] B [16, 8], BF16 operands, FP32 sums.
+__device__ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
+                                           uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// A record (in shared memory) times kTiles tiles of 8 rows of the activation. ROWS(block, tile) is
+// the lane's share of a tile: of row lane / 4 channels 8 (lane % 4) ... + 7 of a block, as four
+// pairs.
+template <mx::Format format, int kTiles, typename Rows>
+__device__ void multiply_record(const uint8_t* record, int lane, const Rows& rows,
+                                float (&sums)[2][kTiles][4]) {
+  const uint2 scales = *reinterpret_cast<const uint2*>(record + code_bytes(format) + lane / 4 * 8);
+#pragma unroll
+  for (int block = 0; block < kBlocksPerChunk; ++block) {
+    uint4 b[kTiles];
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) b[tile] = rows(block, tile);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t word = half == 0 ? scales.x : scales.y;
+      const uint32_t low = block == 0 ? scale_pair<0>(word) : scale_pair<1>(word);
+      const uint32_t high = block == 0 ? scale_pair<2>(word) : scale_pair<3>(word);
+      const PackedWords packed = load_words<format>(record, half, block, lane);
+      uint32_t a[4];
+      expand<format, 0>(packed, low, high, a);
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        multiply_accumulate(sums[half][tile], a, b[tile].x, b[tile].y);
+      }
+      expand<format, 1>(packed, low, high, a);
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        multiply_accumulate(sums[half][tile], a, b[tile].z, b[tile].w);
+      }
+    }
+  }
+}
+
+// The same for a format known at run time, the same in all lanes.
+template <int kTiles, typename Rows>
+__device__ void multiply_record(mx::Format format, const uint8_t* record, int lane,
+                                const Rows& rows, float (&sums)[2][kTiles][4]) {
+  switch (format) {
+    case mx::Format::kE2M1:
+      return multiply_record<mx::Format::kE2M1>(record, lane, rows, sums);
+    case mx::Format::kE2M3:
+      return multiply_record<mx::Format::kE2M3>(record, lane, rows, sums);
+    case mx::Format::kE3M2:
+      return multiply_record<mx::Format::kE3M2>(record, lane, rows, sums);
+    default:
+      return multiply_record<mx::Format::kE4M3>(record, lane, rows, sums);
+  }
+}
+
+}  // namespace micromix::kernels::cuda

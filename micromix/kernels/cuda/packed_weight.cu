@@ -1,0 +1,233 @@
+#include "micromix/kernels/cuda/packed_weight.h"
+
+#include <climits>
+#include <string>
+#include <vector>
+
+namespace micromix::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A segment as stored, on the device.
+struct StoredSegment {
+  mx::Format format;
+  int64_t channels;
+  const uint8_t* codes;
+  const uint8_t* scales;
+
+  __device__ int64_t blocks() const { return channels / mx::kBlockSize; }
+};
+
+// What a row's scales are like, over all segments.
+struct RowScales {
+  int lowest;  // exponents of blocks that are not all zero
+  int highest;
+  int nan;
+};
+
+__device__ uint32_t stored_code(const StoredSegment& segment, int64_t row, int64_t channel) {
+  const int bits = bits_of(segment.format);
+  const uint8_t* const codes = segment.codes + row * (segment.channels * bits / 8);
+  const int64_t bit = channel * bits;
+  // The last code of three bytes ends with them, so two bytes never reach beyond.
+  const uint32_t low = codes[bit / 8];
+  const uint32_t high = bit % 8 + bits > 8 ? codes[bit / 8 + 1] : 0;
+  return (high << 8 | low) >> bit % 8 & ((1u << bits) - 1);
+}
+
+__device__ bool is_zero_block(const StoredSegment& segment, int64_t row, int64_t block) {
+  const uint32_t magnitude = (1u << (bits_of(segment.format) - 1)) - 1;
+  for (int i = 0; i < mx::kBlockSize; ++i) {
+    if ((stored_code(segment, row, block * mx::kBlockSize + i) & magnitude) != 0) return false;
+  }
+  return true;
+}
+
+__device__ bool has_nan(const StoredSegment& segment, int64_t row, int64_t block) {
+  if (segment.format != mx::Format::kE4M3) return false;
+  for (int i = 0; i < mx::kBlockSize; ++i) {
+    const uint32_t code = stored_code(segment, row, block * mx::kBlockSize + i);
+    if ((code & 0x7F) == 0x7F) return true;
+  }
+  return false;
+}
+
+__global__ void begin_rows(int64_t n, RowScales* rows) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (row < n) rows[row] = {INT_MAX, INT_MIN, 0};
+}
+
+__global__ void scan_blocks(StoredSegment segment, int64_t n, RowScales* rows) {
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t row = index / segment.blocks();
+  if (row >= n) return;
+  const uint8_t scale = segment.scales[index];
+  const int64_t block = index % segment.blocks();
+  if (scale == mx::kScaleNan || has_nan(segment, row, block)) {
+    rows[row].nan = 1;
+  } else if (!is_zero_block(segment, row, block)) {
+    atomicMin(&rows[row].lowest, scale - mx::kScaleBias);
+    atomicMax(&rows[row].highest, scale - mx::kScaleBias);
+  }
+}
+
+// The exponent that a row's scales are relative to.
+__device__ int reference(const RowScales& row) {
+  return max(0, row.highest - 1);
+}
+
+__global__ void choose_factors(int64_t n, const RowScales* rows, float* factors) {
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (index >= n) return;
+  const RowScales row = rows[index];
+  if (row.nan != 0) {
+    factors[index] = __int_as_float(0x7FC00000);
+  } else if (row.lowest > row.highest) {
+    factors[index] = 1;  // all zero
+  } else if (row.lowest - reference(row) < kLowestRelativeExponent) {
+    factors[index] = 0;
+  } else {
+    factors[index] = __int_as_float((127 + reference(row)) << 23);
+  }
+}
+
+// One thread a lane of a half of a record: 32 codes, and one of the record's 64 scales.
+__global__ void fill_records(WeightView view, int index, StoredSegment stored,
+                             const RowScales* rows) {
+  const WeightView::Segment& segment = view.segments[index];
+  const int half = threadIdx.x / kLanes;
+  const int lane = threadIdx.x % kLanes;
+  const int64_t panel = blockIdx.x;
+  const int64_t chunk = blockIdx.y;
+  const auto record = const_cast<uint8_t*>(view.records) + panel * view.panel_bytes +
+                      segment.offset + chunk * record_bytes(segment.format);
+  auto* const words = reinterpret_cast<uint32_t*>(record);
+  const mx::Format format = segment.format;
+  const int word_count = code_bytes(format) / 4 / (2 * kLanes);
+  for (int i = 0; i < word_count; ++i) words[threadIdx.x * word_count + i] = 0;
+  __syncthreads();
+  for (int value = 0; value < 32; ++value) {
+    // Register value / 2 % 4 of step value / 8 % 2 of block value / 16.
+    const int side = value % 2, reg = value / 2 % 4, step = value / 8 % 2, block = value / 16;
+    const int row = half * 16 + reg % 2 * 8 + lane / 4;
+    const int channel = block * 32 + lane % 4 * 8 + step * 4 + reg / 2 * 2 + side;
+    const int64_t stored_row = panel * kPanel + row;
+    const int64_t stored_channel = chunk * kChunk + channel;
+    if (stored_row >= view.n || stored_channel >= segment.channels) continue;
+    const uint32_t code = stored_code(stored, stored_row, stored_channel);
+    const FragmentPlace at = fragment_place(row, channel);
+    if (format == mx::Format::kE4M3) {
+      words[byte_word(at)] |= code << byte_shift(at);
+      continue;
+    }
+    const auto bit = [code](int i) { return code >> i & 1; };
+    // From the least: E2M1 m e0 e1 s; E2M3 m0 m1 m2 e0 e1 s; E3M2 m0 m1 e0 e1 e2 s.
+    const int first = bits_of(format) == 4 ? 0 : format == mx::Format::kE2M3 ? 2 : 1;
+    words[upper_word(at)] |= bit(first) << upper_bit(at, kMantissa) |
+                             bit(first + 1) << upper_bit(at, kExponent0) |
+                             bit(first + 2) << upper_bit(at, kExponent1) |
+                             bit(bits_of(format) - 1) << upper_bit(at, kSign);
+    if (bits_of(format) == 6) {
+      const int other = format == mx::Format::kE2M3 ? 1 : 4;
+      words[lower_word(at)] |= bit(0) << lower_bit(format, at, 0) | bit(other)
+                                                                        << lower_bit(format, at, 1);
+    }
+  }
+  const int row = threadIdx.x / kBlocksPerChunk;
+  const int block = threadIdx.x % kBlocksPerChunk;
+  const int64_t stored_row = panel * kPanel + row;
+  const int64_t stored_block = chunk * kBlocksPerChunk + block;
+  uint8_t scale = 0;
+  if (stored_row < view.n && stored_block < stored.blocks() && view.factors[stored_row] > 0 &&
+      !is_zero_block(stored, stored_row, stored_block)) {
+    const int exponent =
+        stored.scales[stored_row * stored.blocks() + stored_block] - mx::kScaleBias;
+    scale = static_cast<uint8_t>(stored_scale(format, exponent - reference(rows[stored_row])));
+  }
+  record[code_bytes(format) + scale_byte(row, block)] = scale;
+}
+
+// The layout of a weight's segments; everything but pointers.
+WeightView lay_out(const MixedWeight& weight) {
+  if (weight.segments.size() > kMostSegments) {
+    fail("a weight of " + std::to_string(weight.segments.size()) + " segments; at most " +
+         std::to_string(kMostSegments) + " are supported");
+  }
+  WeightView view{};
+  view.n = weight.n;
+  view.panels = static_cast<int32_t>((weight.n + kPanel - 1) / kPanel);
+  for (const WeightSegment& segment : weight.segments) {
+    const auto chunks = static_cast<int32_t>((segment.channels + kChunk - 1) / kChunk);
+    view.segments[view.segment_count++] = {segment.format, view.chunks, chunks,
+                                           static_cast<int32_t>(segment.channels),
+                                           view.panel_bytes};
+    view.chunks += chunks;
+    view.panel_bytes += int64_t{chunks} * record_bytes(segment.format);
+  }
+  return view;
+}
+
+unsigned grid_of(int64_t threads) {
+  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
+}
+
+}  // namespace
+
+PackedWeight::PackedWeight(const MixedWeight& weight, cudaStream_t stream)
+    : view_(lay_out(weight)), k_(weight.k) {
+  const int64_t n = weight.n;
+  view_.records = records_.resize(view_.panels * view_.panel_bytes);
+  view_.factors = factors_.resize(n);
+  if (!weight.bias.empty()) {
+    bias_.assign({weight.bias.data(), weight.bias.size()});
+    view_.bias = bias_.data();
+  }
+  std::vector<DeviceArray<uint8_t>> staged;
+  std::vector<StoredSegment> stored;
+  for (const WeightSegment& segment : weight.segments) {
+    const auto& codes = staged.emplace_back(segment.codes);
+    const uint8_t* const on_device = codes.data();
+    const auto& scales = staged.emplace_back(segment.scales);
+    stored.push_back({segment.format, segment.channels, on_device, scales.data()});
+  }
+  DeviceArray<RowScales> rows(n);
+  begin_rows<<<grid_of(n), kThreads, 0, stream>>>(n, rows.data());
+  for (const StoredSegment& segment : stored) {
+    const int64_t blocks = n * (segment.channels / mx::kBlockSize);
+    scan_blocks<<<grid_of(blocks), kThreads, 0, stream>>>(segment, n, rows.data());
+  }
+  choose_factors<<<grid_of(n), kThreads, 0, stream>>>(n, rows.data(), factors_.data());
+  for (int i = 0; i < view_.segment_count; ++i) {
+    const dim3 grid(view_.panels, view_.segments[i].chunks);
+    fill_records<<<grid, 2 * kLanes, 0, stream>>>(view_, i, stored[i], rows.data());
+  }
+  check(cudaGetLastError(), "packing a weight");
+  check(cudaStreamSynchronize(stream), "packing a weight");
+  collect_oracle_rows(weight);
+}
+
+void PackedWeight::collect_oracle_rows(const MixedWeight& weight) {
+  const std::vector<float> factors = factors_.to_host();
+  std::vector<int32_t> rows;
+  for (int64_t row = 0; row < weight.n; ++row) {
+    if (factors[row] == 0) rows.push_back(static_cast<int32_t>(row));
+  }
+  if (rows.empty()) return;
+  std::vector<uint8_t> scales;
+  for (const int32_t row : rows) {
+    for (const WeightSegment& segment : weight.segments) {
+      const int64_t blocks = segment.channels / mx::kBlockSize;
+      const auto of_row = segment.scales.subspan(row * blocks, blocks);
+      scales.insert(scales.end(), of_row.begin(), of_row.end());
+      if (blocks % kBlocksPerChunk != 0) scales.push_back(mx::kScaleOne);
+    }
+  }
+  oracle_rows_.assign({rows.data(), rows.size()});
+  oracle_scales_.assign({scales.data(), scales.size()});
+  view_.oracle_count = static_cast<int32_t>(rows.size());
+  view_.oracle_rows = oracle_rows_.data();
+  view_.oracle_scales = oracle_scales_.data();
+}
+
+}  // namespace micromix::kernels::cuda

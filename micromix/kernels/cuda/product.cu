@@ -1,0 +1,165 @@
+#include "micromix/kernels/cuda/product.h"
+
+#include <algorithm>
+
+#include "micromix/kernels/cuda/product_few.cuh"
+#include "micromix/kernels/cuda/product_tiles.cuh"
+
+namespace micromix::kernels::cuda {
+namespace {
+
+struct Device {
+  int processors;
+  int shared_bytes;  // that one block may have
+};
+
+Device query_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  Device result{};
+  check(cudaDeviceGetAttribute(&result.processors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  check(
+      cudaDeviceGetAttribute(&result.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+      "cudaDeviceGetAttribute");
+  return result;
+}
+
+// Of the current device when first asked; a process works on one.
+const Device& this_device() {
+  static const Device device = query_device();
+  return device;
+}
+
+int largest_record(const WeightView& weight) {
+  int bytes = 0;
+  for (int i = 0; i < weight.segment_count; ++i) {
+    bytes = std::max(bytes, record_bytes(weight.segments[i].format));
+  }
+  return bytes;
+}
+
+int divide_up(int64_t a, int64_t b) {
+  return static_cast<int>((a + b - 1) / b);
+}
+
+SplitK make_split(Workspace& workspace, int parts, int64_t tiles, int64_t sums_of_tile,
+                  cudaStream_t stream) {
+  if (parts == 1) return {1, nullptr, nullptr};
+  if (workspace.partials.size() < tiles * parts * sums_of_tile) {
+    workspace.partials.resize(tiles * parts * sums_of_tile);
+  }
+  if (workspace.counters.size() < tiles) {
+    workspace.counters.resize(tiles);
+    check(cudaMemsetAsync(workspace.counters.data(), 0, tiles * sizeof(uint32_t), stream),
+          "cudaMemsetAsync");
+  }
+  return {parts, workspace.partials.data(), workspace.counters.data()};
+}
+
+template <typename... Arguments>
+void launch(void (*kernel)(Arguments...), int blocks, int threads, int shared_bytes,
+            cudaStream_t stream, bool overlap, Arguments... arguments) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+        "cudaFuncSetAttribute");
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = overlap ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), "multiplying");
+}
+
+// How a block's part of K and the panels are shared out: the parts for which the busiest block has
+// least to read, of those whose rows of X fit its shared memory.
+struct FewPlan {
+  int parts = 0;
+  int blocks = 0;
+  FewLayout layout{};
+};
+
+FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
+  constexpr int kMostParts = 16;
+  // What meeting at the end costs a part, in records read: a partial sum's way through the L2 cache
+  // and one atomic, about a microsecond.
+  constexpr double kMeeting = 12;
+  const Device& device = this_device();
+  FewPlan best;
+  double least = 0;
+  for (int parts = 1; parts <= std::min(kMostParts, weight.chunks); ++parts) {
+    const int chunks = divide_up(weight.chunks, parts);
+    const FewLayout layout = {largest_record(weight), divide_up(chunks, kFewWarps),
+                              x_chunk_bytes(m)};
+    if (layout.bytes(tiles) > device.shared_bytes) continue;
+    const int columns = std::min(std::max(1, device.processors / parts), weight.panels);
+    const double cost = static_cast<double>(divide_up(weight.panels, columns)) *
+                            divide_up(chunks, kFewWarps) * kFewWarps +
+                        (parts > 1 ? kMeeting : 0);
+    if (best.parts == 0 || cost < least) {
+      best = {parts, columns * parts, layout};
+      least = cost;
+    }
+  }
+  return best;
+}
+
+template <int kTiles>
+bool multiply_few_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
+                       Workspace& workspace, cudaStream_t stream, bool overlap) {
+  const FewPlan plan = plan_few(weight, x.m, kTiles);
+  if (plan.parts == 0) return false;  // K is too long
+  const SplitK split =
+      make_split(workspace, plan.parts, weight.panels, kTiles * kPanel * 8, stream);
+  launch(&multiply_few<kTiles>, plan.blocks, kFewThreads, plan.layout.bytes(kTiles), stream,
+         overlap, weight, x, y, split, plan.layout);
+  return true;
+}
+
+template <int kRows>
+void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
+                        Workspace& workspace, cudaStream_t stream, bool overlap) {
+  constexpr int kGroup = 16;
+  constexpr int kLeastChunks = 4;  // of a part: enough to fill the ring
+  const int slot_bytes = largest_record(weight);
+  const int shared_bytes =
+      std::max(kTileStages * tile_stage_bytes<kRows>(slot_bytes), kRows * kTileStride * 2);
+  const TileGrid tiles = {divide_up(weight.n, kTileColumns), divide_up(x.m, kRows), kGroup,
+                          slot_bytes};
+  const int64_t count = int64_t{tiles.column_tiles} * tiles.row_tiles;
+  const int slots = 2 * this_device().processors;
+  const auto parts = static_cast<int>(
+      std::clamp<int64_t>(slots / count, 1, std::max(1, weight.chunks / kLeastChunks)));
+  const SplitK split = make_split(workspace, parts, count, int64_t{kRows} * kTileColumns, stream);
+  launch(&multiply_tiles<kRows>, static_cast<int>(count * parts), kTileThreads, shared_bytes,
+         stream, overlap, weight, x, y, split, tiles);
+}
+
+}  // namespace
+
+void multiply(const PackedWeight& packed, const ExactRows& x, __nv_bfloat16* y,
+              Workspace& workspace, cudaStream_t stream, bool overlap) {
+  const WeightView& weight = packed.view();
+  if (x.m <= 8 && multiply_few_rows<1>(weight, x, y, workspace, stream, overlap)) return;
+  if (x.m <= kFewRows && multiply_few_rows<2>(weight, x, y, workspace, stream, overlap)) return;
+  if (x.m <= 32) {
+    multiply_many_rows<32>(weight, x, y, workspace, stream, overlap);
+  } else if (x.m <= 64) {
+    multiply_many_rows<64>(weight, x, y, workspace, stream, overlap);
+  } else {
+    multiply_many_rows<128>(weight, x, y, workspace, stream, overlap);
+  }
+}
+
+int64_t product_additions(int64_t k) {
+  // A chain of all instructions that K takes, padded, each 16 products and the sum before them;
+  // then sums of warps or parts, and the bias.
+  const int64_t chunks = (k + kChunk - 1) / kChunk + kMostSegments - 1;
+  return chunks * (kChunk / 16) * 17 + 2 * 132 + 1;
+}
+
+}  // namespace micromix::kernels::cuda

@@ -1,0 +1,200 @@
+// The exact product against the FP64 oracle, over exact rows made on the host: the derived bound,
+// and equality where arithmetic is exact.
+#include "micromix/kernels/cuda/product.h"
+
+#include <cmath>
+#include <limits>
+
+#include "micromix/mx/bfloat16.h"
+#include "micromix/mx/element.h"
+#include "tests/cuda/exact_rows.h"
+#include "tests/kernels/random_linear.h"
+#include "tests/testing.h"
+
+namespace micromix::kernels::cuda {
+namespace {
+
+using testing::HostExactRows;
+using testing::Random;
+using testing::random_plan;
+using testing::random_rows;
+using testing::random_weight;
+using testing::SegmentShape;
+
+std::vector<std::optional<mx::Format>> activation_formats() {
+  return {mx::Format::kE2M1, mx::Format::kE2M3, mx::Format::kE3M2, mx::Format::kE4M3, std::nullopt};
+}
+
+// Y [m, n] as floats. Poisoned before, so that an output nobody writes is NaN.
+std::vector<float> product(const PackedWeight& weight, const ExactRows& x, Workspace& workspace) {
+  DeviceArray<__nv_bfloat16> y(x.m * weight.n());
+  check(cudaMemset(y.data(), 0xFF, y.bytes()), "cudaMemset");
+  multiply(weight, x, y.data(), workspace, nullptr);
+  check(cudaDeviceSynchronize(), "multiply");
+  std::vector<float> values;
+  for (const __nv_bfloat16 value : y.to_host()) values.push_back(__bfloat162float(value));
+  return values;
+}
+
+void expect_within_bound(const MixedWeight& weight, const InputPlan& plan, int64_t m,
+                         const std::vector<float>& x) {
+  const QuantizedRows rows = quantize_rows(plan, m, x.data());
+  const HostExactRows exact_rows(rows);
+  const PackedWeight packed(weight, nullptr);
+  Workspace workspace;
+  const std::vector<float> y = product(packed, exact_rows.view(), workspace);
+  int64_t wrong = 0;
+  for (int64_t row = 0; row < m; ++row) {
+    for (int64_t column = 0; column < weight.n; ++column) {
+      const OracleValue exact = oracle_output(weight, rows, row, column);
+      const float found = y[row * weight.n + column];
+      if (std::fabs(found - exact.value) <= error_bound(exact, product_additions(weight.k))) {
+        continue;
+      }
+      if (++wrong <= 3) {
+        ADD_FAILURE() << "m " << m << " n " << weight.n << " row " << row << " column " << column
+                      << ": " << found << ", exactly " << exact.value;
+      }
+    }
+  }
+  EXPECT_EQ(wrong, 0) << "of " << m * weight.n;
+  EXPECT_EQ(product(packed, exact_rows.view(), workspace), y) << "run to run";
+}
+
+TEST(CudaProduct, EveryOperandPairIsWithinTheBound) {
+  Random random(1);
+  for (mx::Format weight_format : mx::kOperandFormats) {
+    for (const auto& activation : activation_formats()) {
+      const std::vector<SegmentShape> shapes = {{weight_format, activation, 96}};
+      for (int64_t m : {1, 7, 16, 20, 40, 70}) {
+        SCOPED_TRACE(fmt::format("{} times {}", mx::name(weight_format),
+                                 activation ? mx::name(*activation) : "bf16"));
+        const auto weight = random_weight(random, 19, shapes, 110, 140, true);
+        const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+        expect_within_bound(weight.weight, plan, m, random_rows(random, m * plan.k));
+      }
+    }
+  }
+}
+
+TEST(CudaProduct, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
+  Random random(2);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 608},
+                                            {mx::Format::kE2M3, mx::Format::kE4M3, 32},
+                                            {mx::Format::kE3M2, std::nullopt, 64},
+                                            {mx::Format::kE4M3, mx::Format::kE4M3, 320}};
+  for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
+           {1, 1},   {1, 65},  {2, 40},    {3, 33},   {4, 31},    {5, 64},    {8, 260},  {9, 100},
+           {13, 70}, {16, 16}, {17, 65},   {31, 129}, {33, 40},   {64, 128},  {65, 136}, {127, 130},
+           {129, 1}, {257, 3}, {300, 250}, {1, 4500}, {12, 4500}, {100, 4500}}) {
+    const auto weight = random_weight(random, n, shapes, 120, 134, n % 2 == 0);
+    const auto plan = random_plan(random, shapes, mx::ScaleRule::kEven);
+    expect_within_bound(weight.weight, plan, m, random_rows(random, m * plan.k));
+  }
+}
+
+// One-hot activations return the dequantized weight bit for bit, with every scale byte that is
+// special, for as few rows at a time as there are kernels.
+TEST(CudaProduct, OneHotActivationsReturnTheWeight) {
+  Random random(3);
+  for (mx::Format format : mx::kOperandFormats) {
+    for (const auto& activation : activation_formats()) {
+      for (int scale_byte : {0, 1, 27, 127, 227, 254}) {
+        for (int power : {0, -20, 20}) {
+          const std::vector<SegmentShape> shapes = {{format, activation, 96}};
+          const auto weight = random_weight(random, 5, shapes, scale_byte, scale_byte, false);
+          const auto plan = random_plan(random, shapes, mx::ScaleRule::kFloor);
+          std::vector<float> x(96 * 96);
+          for (int64_t j = 0; j < 96; ++j) {
+            x[j * 96 + plan.permutation[j]] = std::ldexp(1.0f, power);
+          }
+          std::vector<uint8_t> codes(5 * 96);
+          mx::unpack(format, weight.codes[0], codes);
+          const PackedWeight packed(weight.weight, nullptr);
+          Workspace workspace;
+          for (int64_t m : {1, 8, 16, 32, 64, 96}) {
+            for (int64_t first = 0; first < 96; first += m) {
+              const int64_t count = std::min(m, 96 - first);
+              const HostExactRows rows(quantize_rows(plan, count, x.data() + first * 96));
+              const auto y = product(packed, rows.view(), workspace);
+              for (int64_t i = 0; i < count * 5; ++i) {
+                const int64_t channel = first + i / 5;
+                const double element = mx::decode(format, codes[i % 5 * 96 + channel]);
+                const double exact = std::ldexp(element, scale_byte - 127 + power);
+                ASSERT_EQ(mx::to_float(mx::to_bfloat16(exact)), y[i])
+                    << mx::name(format) << " scale " << scale_byte << " 2^" << power << " rows "
+                    << m << " channel " << channel;
+              }
+              if (m < 32 && first >= 2 * m) break;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(CudaProduct, ExtremeScalesComeFromTheOracle) {
+  Random random(5);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, 64}};
+  for (const auto& [low, high] : std::vector<std::pair<int, int>>{{0, 3}, {0, 254}, {250, 254}}) {
+    for (int64_t m : {4, 12, 40, 80}) {
+      for (float size : {1e-37f, 1e-30f, 1.0f, 1e30f, 1e37f}) {
+        const auto weight = random_weight(random, 9, shapes, low, high, true);
+        const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+        std::vector<float> x = random_rows(random, m * 64);
+        for (float& value : x) value = std::clamp(value * size, -3e38f, 3e38f);
+        const QuantizedRows rows = quantize_rows(plan, m, x.data());
+        Workspace workspace;
+        const auto y =
+            product(PackedWeight(weight.weight, nullptr), HostExactRows(rows).view(), workspace);
+        for (int64_t i = 0; i < m * 9; ++i) {
+          const OracleValue exact = oracle_output(weight.weight, rows, i / 9, i % 9);
+          if (std::fabs(exact.value) >= 0x1.FFp127) {
+            ASSERT_TRUE(std::isinf(y[i]));
+          } else {
+            ASSERT_LE(std::fabs(y[i] - exact.value), error_bound(exact, product_additions(64)))
+                << low << ".." << high << " m " << m << " size " << size << " exactly "
+                << exact.value << " found " << y[i];
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(CudaProduct, NanScaleMakesItsOutputsNan) {
+  Random random(6);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE4M3, 64}};
+  auto weight = random_weight(random, 3, shapes, 127, 127, false);
+  std::fill(weight.codes[0].begin(), weight.codes[0].end(), 0);  // also against all-zero blocks
+  weight.scales[0][2 * 1 + 1] = mx::kScaleNan;                   // row 1, second block
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  for (int64_t m : {2, 10, 30, 50, 90}) {
+    std::vector<float> x(m * 64, 1.0f);
+    x[64 + 5] = std::numeric_limits<float>::infinity();
+    Workspace workspace;
+    const HostExactRows rows(quantize_rows(plan, m, x.data()));
+    const auto y = product(PackedWeight(weight.weight, nullptr), rows.view(), workspace);
+    for (int64_t i = 0; i < m * 3; ++i) {
+      EXPECT_EQ(std::isnan(y[i]), i / 3 == 1 || i % 3 == 1) << m << " " << i;
+    }
+  }
+}
+
+TEST(CudaProduct, WeightsTakeAsMuchMemoryAsPacked) {
+  Random random(7);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 512},
+                                            {mx::Format::kE3M2, mx::Format::kE3M2, 128},
+                                            {mx::Format::kE4M3, mx::Format::kE4M3, 384}};
+  const auto weight = random_weight(random, 1024, shapes, 120, 134, true);
+  int64_t stored = 0;
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    stored += static_cast<int64_t>(weight.codes[i].size() + weight.scales[i].size());
+  }
+  EXPECT_LE(static_cast<double>(PackedWeight(weight.weight, nullptr).bytes()),
+            1.05 * static_cast<double>(stored));
+}
+
+}  // namespace
+}  // namespace micromix::kernels::cuda
