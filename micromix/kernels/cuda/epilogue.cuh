@@ -10,30 +10,47 @@
 
 namespace micromix::kernels::cuda {
 
-// Output [X_ROW, ROW]: two FP32 operations after the sum, or the oracle where the sum cannot be it.
-__device__ inline __nv_bfloat16 finish(float sum, const WeightView& weight, const ExactRows& x,
-                                       int64_t x_row, bool x_special, int64_t row) {
-  const float factor = weight.factors[row];
-  if (factor == 0 || x_special) return oracle_output(weight, x, x_row, row);
-  const float bias = weight.bias == nullptr ? 0.0f : weight.bias[row];
-  return __float2bfloat16_rn(fmaf(sum, factor, bias));
-}
+// What makes outputs of a row of the weight from sums: two FP32 operations.
+struct RowEnd {
+  float factor, bias;
+
+  RowEnd() = default;
+  __device__ RowEnd(const WeightView& weight, int64_t row)
+      : factor(weight.factors[row]), bias(weight.bias == nullptr ? 0.0f : weight.bias[row]) {}
+  __device__ __nv_bfloat16 finish(float sum) const {
+    return __float2bfloat16_rn(fmaf(sum, factor, bias));
+  }
+  // Whether no sum can give this row's outputs, which then come from oracle_output().
+  __device__ bool needs_oracle() const { return factor == 0; }
+};
 
 // K split over blocks: each part of a tile leaves its sums in memory, and the one that comes last
 // adds all, in the order of parts, so that results do not depend on who it is.
 struct SplitK {
   int32_t parts;
+  int32_t chunks;      // of every part, and
+  int32_t extra;       // one more of the first parts
   float* partials;     // [tiles][parts][sums of a tile]
   uint32_t* counters;  // [tiles]; zero between launches
 };
 
-// Called by all threads of a block, after they wrote their sums. True in the block that comes last,
-// which then may read all parts. The barrier and the release by one thread order all threads'
-// writes.
-__device__ inline bool is_last_part(const SplitK& split, int64_t tile) {
-  __shared__ bool last;
-  __syncthreads();
-  if (threadIdx.x == 0) {
+// Part INDEX's chunks.
+struct PartOfK {
+  int begin, end;
+
+  __device__ PartOfK(const SplitK& split, int index)
+      : begin(index * split.chunks + min(index, split.extra)),
+        end(begin + split.chunks + (index < split.extra ? 1 : 0)) {}
+};
+
+// Called by all threads that wrote a part's sums; SYNCHRONIZE is their barrier, and LAST shared
+// among them. True in those of the part that comes last, which then may read all parts. The barrier
+// and the release by one thread order all threads' writes.
+template <typename Synchronize>
+__device__ bool is_last_part(const SplitK& split, int64_t tile, bool is_first_thread, bool& last,
+                             const Synchronize& synchronize) {
+  synchronize();
+  if (is_first_thread) {
     uint32_t before;
     asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
                  : "=r"(before)
@@ -41,7 +58,7 @@ __device__ inline bool is_last_part(const SplitK& split, int64_t tile) {
                  : "memory");
     last = before == static_cast<uint32_t>(split.parts - 1);  // and it is zero again
   }
-  __syncthreads();
+  synchronize();
   return last;
 }
 

@@ -9,10 +9,6 @@
 
 namespace micromix::kernels::cuda {
 
-__device__ inline uint32_t rotate_right(uint32_t word, int count) {
-  return __funnelshift_r(word, word, count);
-}
-
 // Two BF16 products; exact here. Subnormal operands count (the bare fields are such).
 __device__ inline uint32_t multiply_pair(uint32_t a, uint32_t b) {
   const __nv_bfloat162 product = __hmul2(reinterpret_cast<const __nv_bfloat162&>(a),
@@ -20,24 +16,39 @@ __device__ inline uint32_t multiply_pair(uint32_t a, uint32_t b) {
   return reinterpret_cast<const uint32_t&>(product);
 }
 
-// Byte INDEX of WORD as the exponent field of a pair of equal BF16 powers of two; 0 is zero.
+// Byte INDEX of WORD as the exponent field of a pair of equal BF16 powers of two; 0 is zero. A
+// multiplication instead of a shift: it leaves the integer pipe, which expansion fills, alone.
 template <int index>
 __device__ uint32_t scale_pair(uint32_t word) {
-  constexpr uint32_t kSelect = 0x0404 | index << 4 | index << 12;
-  return __byte_perm(word, 0, kSelect) >> 1;
+  return __byte_perm(word, 0, 0x4440 | index) * 0x00800080u;
 }
 
-// The sign, two exponent bits and one mantissa bit of register REG's pair.
+// Both sides' sign and three bits below it, the exponent's low two and the mantissa's first.
+constexpr uint32_t kSigns = 0x80008000u;
+constexpr uint32_t kThrees = 0x01C001C0u;
+
+// Those of register REG's pair, in place.
 template <int reg>
 __device__ uint32_t upper_fields(uint32_t word) {
-  if constexpr (reg < 3) {
-    return rotate_right(word, 3 * reg) & 0x81C081C0u;
+  if constexpr (reg == 0) return word & (kSigns | kThrees);
+  if constexpr (reg == 1) return (word << 3 & kThrees) | (word << 2 & kSigns);
+  if constexpr (reg == 2) return word << 6 & (kSigns | kThrees);
+  if constexpr (reg == 3) return (word >> 4 & kThrees) | (word << 1 & kSigns);
+}
+
+// The other two bits of a 6-bit format's pair.
+template <mx::Format format, int step, int reg>
+__device__ uint32_t lower_fields(uint32_t word) {
+  constexpr int kRotation = lower_rotation(format, step, reg);
+  constexpr uint32_t kMask = format == mx::Format::kE2M3 ? 0x00300030u : 0x02200220u;
+  if constexpr (kRotation <= 0) {
+    return word << -kRotation & kMask;
   } else {
-    return (word << 4 & 0x01800180u) | (word << 5 & 0x00400040u) | (word << 15 & 0x80008000u);
+    return __funnelshift_r(word, word, kRotation) & kMask;
   }
 }
 
-// A lane's packed words of one half and block: both steps' upper fields and the lower ones, or of
+// A lane's packed words of one half and block: both steps' upper words and the lower one, or of
 // E4M3 four words of bytes.
 struct PackedWords {
   uint32_t word[4];
@@ -45,19 +56,14 @@ struct PackedWords {
 
 template <mx::Format format>
 __device__ PackedWords load_words(const uint8_t* record, int half, int block, int lane) {
-  const auto* const words = reinterpret_cast<const uint32_t*>(record);
-  PackedWords packed;
+  const int at = (block * 2 + half) * kLanes + lane;
   if constexpr (format == mx::Format::kE4M3) {
-    const uint4 four = *reinterpret_cast<const uint4*>(words + half * 256 + block * 128 + lane * 4);
-    packed = {{four.x, four.y, four.z, four.w}};
-  } else {
-    const uint2 upper = *reinterpret_cast<const uint2*>(words + half * 128 + lane * 4 + block * 2);
-    packed = {{upper.x, upper.y, 0, 0}};
-    if constexpr (format != mx::Format::kE2M1) {
-      packed.word[2] = words[256 + half * 64 + lane * 2 + block];
-    }
+    const uint4 four = reinterpret_cast<const uint4*>(record)[at];
+    return {{four.x, four.y, four.z, four.w}};
   }
-  return packed;
+  const uint2 upper = reinterpret_cast<const uint2*>(record)[at];
+  if constexpr (format == mx::Format::kE2M1) return {{upper.x, upper.y}};
+  return {{upper.x, upper.y, reinterpret_cast<const uint32_t*>(record)[8 * kLanes + at]}};
 }
 
 // The fields of register REG's pair as BF16: element * 2^(bias - 127). Its exponent field is the
@@ -65,14 +71,14 @@ __device__ PackedWords load_words(const uint8_t* record, int half, int block, in
 template <mx::Format format, int step, int reg>
 __device__ uint32_t fields(const PackedWords& packed) {
   if constexpr (format == mx::Format::kE4M3) {
-    uint32_t word = packed.word[step * 2 + reg / 2];
-    if constexpr (reg % 2 != 0) word <<= 8;
-    return (word & 0x80008000u) | (word >> 4 & 0x07F007F0u);
+    constexpr uint32_t kRest = 0x07F007F0u;
+    const uint32_t word = packed.word[step * 2 + reg / 2];
+    return reg % 2 == 0 ? (word & kSigns) | (word >> 4 & kRest)
+                        : (word << 8 & kSigns) | (word << 4 & kRest);
   } else {
     const uint32_t upper = upper_fields<reg>(packed.word[step]);
     if constexpr (format == mx::Format::kE2M1) return upper;
-    constexpr uint32_t kMask = format == mx::Format::kE2M3 ? 0x00300030u : 0x02200220u;
-    return upper | (rotate_right(packed.word[2], lower_rotation(format, step, reg)) & kMask);
+    return upper | lower_fields<format, step, reg>(packed.word[2]);
   }
 }
 

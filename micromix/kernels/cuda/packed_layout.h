@@ -12,8 +12,8 @@
 // channels inside a block is free as long as both operands agree: this one makes a lane's share of
 // the other operand, 8 q ... 8 q + 7, 16 consecutive bytes.
 //
-// Within a word, bits stand where one rotation and one mask put them into the fields of a pair of
-// BF16 numbers (expand.cuh).
+// Within a word, bits stand where few shifts and masks put them into the fields of a pair of BF16
+// numbers (expand.cuh).
 #pragma once
 
 #include <cstdint>
@@ -61,33 +61,34 @@ MICROMIX_HOST_DEVICE constexpr FragmentPlace fragment_place(int row, int channel
 }
 
 // Words of codes come in planes. Formats of 4 and 6 bits have their sign and three other bits in
-// words [half][lane][block][step]; those of 6 the other two in words [half][lane][block] behind.
-// E4M3 has words [half][block][lane][step][reg / 2].
+// words [block][half][lane][step]; those of 6 the other two in words [block][half][lane] behind.
+// E4M3 has words [block][half][lane][step][reg / 2].
 MICROMIX_HOST_DEVICE constexpr int upper_word(const FragmentPlace& at) {
-  return at.half * 128 + at.lane * 4 + at.block * 2 + at.step;
+  return ((at.block * 2 + at.half) * kLanes + at.lane) * 2 + at.step;
 }
 MICROMIX_HOST_DEVICE constexpr int lower_word(const FragmentPlace& at) {
-  return 256 + at.half * 64 + at.lane * 2 + at.block;
+  return 8 * kLanes + (at.block * 2 + at.half) * kLanes + at.lane;
 }
 MICROMIX_HOST_DEVICE constexpr int byte_word(const FragmentPlace& at) {
-  return at.half * 256 + at.block * 128 + at.lane * 4 + at.step * 2 + at.reg / 2;
+  return ((at.block * 2 + at.half) * kLanes + at.lane) * 4 + at.step * 2 + at.reg / 2;
 }
 
-// Bits of a BF16 number to which code bits go. Upper words: the sign, the exponent's two low bits
-// and the first bit of the mantissa. Three pairs of a word stand rotated by 0, 3 and 6, the fourth
-// fills what those leave.
+// Upper words: of each register's pair the sign, the exponent's two low bits and the mantissa's
+// first, which belong to bits 15, 8, 7 and 6 of a BF16 number. The three stand together, and all 16
+// bits of a side are taken; shifts to the left are the cheaper ones (expand.cuh).
 enum UpperBit { kMantissa, kExponent0, kExponent1, kSign };
 MICROMIX_HOST_DEVICE constexpr int upper_bit(const FragmentPlace& at, UpperBit bit) {
-  constexpr int kHome[4] = {6, 7, 8, 15};
-  constexpr int kLeft[4] = {1, 3, 4, 0};
-  const int low = at.reg < 3 ? kHome[bit] + 3 * at.reg : kLeft[bit];
-  return (low + 16 * at.side) % 32;
+  constexpr int kThree[4] = {6, 3, 0, 10};
+  constexpr int kSigns[4] = {15, 13, 9, 14};
+  return (bit == kSign ? kSigns[at.reg] : kThree[at.reg] + bit) + 16 * at.side;
 }
-// Lower words hold the pairs of both steps, rotated by lower_rotation(): of E2M3 the mantissa's two
-// low bits (BF16 bits 4 and 5), of E3M2 the mantissa's low bit (5) and the exponent's third (9).
+// Lower words: the pairs of both steps, each rotated to the left from where its bits belong: of
+// E2M3 the mantissa's two low bits (4 and 5), of E3M2 the mantissa's low bit and the exponent's
+// third (5 and 9).
 MICROMIX_HOST_DEVICE constexpr int lower_rotation(mx::Format format, int step, int reg) {
-  const int pair = step * 4 + reg;
-  return format == mx::Format::kE2M3 ? 2 * pair : pair < 4 ? pair : pair + 4;
+  constexpr int kOfE2M3[8] = {0, -2, -4, 2, 4, 6, 8, 10};
+  constexpr int kOfE3M2[8] = {0, -1, -2, -3, 5, 6, 7, 8};
+  return (format == mx::Format::kE2M3 ? kOfE2M3 : kOfE3M2)[step * 4 + reg];
 }
 MICROMIX_HOST_DEVICE constexpr int lower_bit(mx::Format format, const FragmentPlace& at, int bit) {
   const int home = format == mx::Format::kE2M3 ? 4 + bit : bit == 0 ? 5 : 9;

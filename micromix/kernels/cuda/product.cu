@@ -8,9 +8,12 @@
 namespace micromix::kernels::cuda {
 namespace {
 
+// Kernels here declare less than this themselves.
+constexpr int kStaticSharedBytes = 64;
+
 struct Device {
   int processors;
-  int shared_bytes;  // that one block may have
+  int shared_bytes;  // that one block may ask for
 };
 
 Device query_device() {
@@ -22,6 +25,7 @@ Device query_device() {
   check(
       cudaDeviceGetAttribute(&result.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
       "cudaDeviceGetAttribute");
+  result.shared_bytes -= kStaticSharedBytes;
   return result;
 }
 
@@ -43,9 +47,10 @@ int divide_up(int64_t a, int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 
-SplitK make_split(Workspace& workspace, int parts, int64_t tiles, int64_t sums_of_tile,
-                  cudaStream_t stream) {
-  if (parts == 1) return {1, nullptr, nullptr};
+SplitK make_split(const WeightView& weight, Workspace& workspace, int parts, int64_t tiles,
+                  int64_t sums_of_tile, cudaStream_t stream) {
+  SplitK split = {parts, weight.chunks / parts, weight.chunks % parts, nullptr, nullptr};
+  if (parts == 1) return split;
   if (workspace.partials.size() < tiles * parts * sums_of_tile) {
     workspace.partials.resize(tiles * parts * sums_of_tile);
   }
@@ -54,16 +59,18 @@ SplitK make_split(Workspace& workspace, int parts, int64_t tiles, int64_t sums_o
     check(cudaMemsetAsync(workspace.counters.data(), 0, tiles * sizeof(uint32_t), stream),
           "cudaMemsetAsync");
   }
-  return {parts, workspace.partials.data(), workspace.counters.data()};
+  split.partials = workspace.partials.data();
+  split.counters = workspace.counters.data();
+  return split;
 }
 
 template <typename... Arguments>
-void launch(void (*kernel)(Arguments...), int blocks, int threads, int shared_bytes,
+void launch(void (*kernel)(Arguments...), dim3 blocks, int threads, int shared_bytes,
             cudaStream_t stream, bool overlap, Arguments... arguments) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
         "cudaFuncSetAttribute");
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(blocks);
+  config.gridDim = blocks;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
@@ -75,33 +82,34 @@ void launch(void (*kernel)(Arguments...), int blocks, int threads, int shared_by
   check(cudaLaunchKernelEx(&config, kernel, arguments...), "multiplying");
 }
 
-// How a block's part of K and the panels are shared out: the parts for which the busiest block has
-// least to read, of those whose rows of X fit its shared memory.
+// How K and the panels are shared out among blocks.
 struct FewPlan {
   int parts = 0;
-  int blocks = 0;
+  int columns = 0;  // of blocks, which take panels in turn
   FewLayout layout{};
 };
 
+// The split for which the busiest block has least to do, of those whose rows of X fit its shared
+// memory beside a ring of at least two records a warp.
 FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
   constexpr int kMostParts = 16;
-  // What meeting at the end costs a part, in records read: a partial sum's way through the L2 cache
-  // and one atomic, about a microsecond.
-  constexpr double kMeeting = 12;
+  constexpr int kMostStages = 6;
+  // What it costs that parts meet, in records: partial sums' way through the L2 cache and an
+  // atomic.
+  constexpr int kMeeting = 4;
   const Device& device = this_device();
   FewPlan best;
-  double least = 0;
+  int least = 0;
   for (int parts = 1; parts <= std::min(kMostParts, weight.chunks); ++parts) {
-    const int chunks = divide_up(weight.chunks, parts);
-    const FewLayout layout = {largest_record(weight), divide_up(chunks, kFewWarps),
-                              x_chunk_bytes(m)};
-    if (layout.bytes(tiles) > device.shared_bytes) continue;
+    const int warp_chunks = divide_up(divide_up(weight.chunks, parts), kFewWarps);
+    FewLayout layout = {kMostStages, largest_record(weight), warp_chunks,
+                        static_cast<int>(m) * kChunk * int{sizeof(__nv_bfloat16)}};
+    while (layout.stages > 1 && layout.bytes(tiles) > device.shared_bytes) --layout.stages;
+    if (layout.stages == 1) continue;
     const int columns = std::min(std::max(1, device.processors / parts), weight.panels);
-    const double cost = static_cast<double>(divide_up(weight.panels, columns)) *
-                            divide_up(chunks, kFewWarps) * kFewWarps +
-                        (parts > 1 ? kMeeting : 0);
+    const int cost = divide_up(weight.panels, columns) * warp_chunks + (parts > 1 ? kMeeting : 0);
     if (best.parts == 0 || cost < least) {
-      best = {parts, columns * parts, layout};
+      best = {parts, columns, layout};
       least = cost;
     }
   }
@@ -114,9 +122,13 @@ bool multiply_few_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat
   const FewPlan plan = plan_few(weight, x.m, kTiles);
   if (plan.parts == 0) return false;  // K is too long
   const SplitK split =
-      make_split(workspace, plan.parts, weight.panels, kTiles * kPanel * 8, stream);
-  launch(&multiply_few<kTiles>, plan.blocks, kFewThreads, plan.layout.bytes(kTiles), stream,
-         overlap, weight, x, y, split, plan.layout);
+      make_split(weight, workspace, plan.parts, weight.panels, kTiles * kPanel * 8, stream);
+  constexpr void (*kKernels[])(WeightView, ExactRows, __nv_bfloat16*, SplitK, FewLayout, bool) = {
+      multiply_few<kTiles, 2>, multiply_few<kTiles, 3>, multiply_few<kTiles, 4>,
+      multiply_few<kTiles, 5>, multiply_few<kTiles, 6>};
+  const auto kernel = kKernels[plan.layout.stages - 2];
+  launch(kernel, dim3(plan.columns, plan.parts), kFewThreads, plan.layout.bytes(kTiles), stream,
+         overlap, weight, x, y, split, plan.layout, overlap);
   return true;
 }
 
@@ -134,9 +146,10 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
   const int slots = 2 * this_device().processors;
   const auto parts = static_cast<int>(
       std::clamp<int64_t>(slots / count, 1, std::max(1, weight.chunks / kLeastChunks)));
-  const SplitK split = make_split(workspace, parts, count, int64_t{kRows} * kTileColumns, stream);
-  launch(&multiply_tiles<kRows>, static_cast<int>(count * parts), kTileThreads, shared_bytes,
-         stream, overlap, weight, x, y, split, tiles);
+  const SplitK split =
+      make_split(weight, workspace, parts, count, int64_t{kRows} * kTileColumns, stream);
+  launch(&multiply_tiles<kRows>, dim3(static_cast<unsigned>(count), parts), kTileThreads,
+         shared_bytes, stream, overlap, weight, x, y, split, tiles);
 }
 
 }  // namespace

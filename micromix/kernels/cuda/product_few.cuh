@@ -1,9 +1,10 @@
 // The product for at most 16 rows of X, which is a read of the weight.
 //
 // A block keeps the rows of X (of its part of K) in shared memory and goes through panels of the
-// weight. Its warps share a panel's chunks in turn: a warp streams the records of its own chunks
-// through its own ring of shared memory and reads only X's blocks that they meet, so that warps
-// need no barrier but the one that adds their sums, once a panel. Copies run ahead over panels.
+// weight. Sixteen warps share a panel's chunks in turn: a warp streams the records of its own
+// chunks through its own ring of shared memory and reads only X's blocks that they meet, so they
+// need no barrier. At a panel's end they leave their sums to two more warps, which add them, in
+// order, while the sixteen go on. Copies run ahead over panels.
 #pragma once
 
 #include <cstdint>
@@ -14,27 +15,37 @@
 #include "micromix/kernels/cuda/epilogue.cuh"
 #include "micromix/kernels/cuda/expand.cuh"
 #include "micromix/kernels/cuda/grid_dependency.cuh"
+#include "micromix/kernels/cuda/named_barrier.cuh"
 
 namespace micromix::kernels::cuda {
 
+inline constexpr int kFewRows = 16;  // of X at most
 inline constexpr int kFewWarps = 16;
-inline constexpr int kFewThreads = kFewWarps * kLanes;
-inline constexpr int kFewStages = 3;  // records a warp has under way
-inline constexpr int kFewRows = 16;   // of X at most
+inline constexpr int kSumWarps = 2;
+inline constexpr int kSumThreads = kSumWarps * kLanes;
+inline constexpr int kFewThreads = (kFewWarps + kSumWarps) * kLanes;
 
-// Bytes of X that meet one record: [block][row][32] BF16.
-__host__ __device__ inline int x_chunk_bytes(int64_t m) {
-  return static_cast<int>(m) * kChunk * 2;
-}
+// Where a warp's records lie in a panel, and what they are.
+struct RecordEntry {
+  int32_t offset;
+  int16_t bytes;
+  mx::Format format;
+};
+static_assert(sizeof(RecordEntry) == 8);
+inline constexpr int kLargestRecord = record_bytes(mx::Format::kE4M3);
 
-// Shared memory: per warp a ring of records and its blocks of X, then sums of all warps.
+// Shared memory: per warp a ring of records, its blocks of X and its list of records; then sums of
+// all warps.
 struct FewLayout {
+  int stages;
   int slot_bytes;   // of the largest record
-  int warp_chunks;  // of X that a warp keeps
-  int x_bytes;      // of each
+  int warp_chunks;  // that a warp has at most
+  int x_bytes;      // of X that meet one record: [block][row][32] BF16
 
+  __host__ __device__ int x_offset() const { return stages * slot_bytes; }
+  __host__ __device__ int entries_offset() const { return x_offset() + warp_chunks * x_bytes; }
   __host__ __device__ int warp_bytes() const {
-    return kFewStages * slot_bytes + warp_chunks * x_bytes;
+    return entries_offset() + (warp_chunks + 1) / 2 * 16;
   }
   __host__ __device__ int sums_offset() const { return kFewWarps * warp_bytes(); }
   // TILES of 8 rows of X.
@@ -43,134 +54,184 @@ struct FewLayout {
   }
 };
 
-// A place in the records of one warp: chunks FIRST, FIRST + kFewWarps, ... below END of every
-// STRIDE-th panel.
-struct RecordCursor {
-  int panel, chunk, segment;
+using SumsFull = NamedBarrier<1, kFewThreads>;
+using SumsEmpty = NamedBarrier<2, kFewThreads>;
+using SumThreads = NamedBarrier<3, kSumThreads>;
 
-  __device__ void settle(const WeightView& weight) {
-    while (segment + 1 < weight.segment_count &&
-           chunk >= weight.segments[segment + 1].first_chunk) {
-      ++segment;
+// Lists the records of chunks FIRST, FIRST + kFewWarps, ... below END; how many.
+__device__ inline int list_records(const WeightView& weight, int first, int end, int lane,
+                                   RecordEntry* entries) {
+  const int count = first < end ? (end - first + kFewWarps - 1) / kFewWarps : 0;
+  for (int i = lane; i < count; i += kLanes) {
+    const int chunk = first + i * kFewWarps;
+    RecordEntry entry{};
+#pragma unroll
+    for (int s = 0; s < kMostSegments; ++s) {
+      const WeightView::Segment& segment = weight.segments[s];
+      if (s >= weight.segment_count || chunk < segment.first_chunk) continue;
+      const int bytes = record_bytes(segment.format);
+      entry = {static_cast<int32_t>(segment.offset) + (chunk - segment.first_chunk) * bytes,
+               static_cast<int16_t>(bytes), segment.format};
     }
+    entries[i] = entry;
   }
-  __device__ void advance(const WeightView& weight, int first, int end, int stride) {
-    chunk += kFewWarps;
-    if (chunk >= end) {
-      chunk = first;
-      panel += stride;
-      segment = 0;
-    }
-    settle(weight);
-  }
-};
+  __syncwarp();
+  return count;
+}
 
+// The last two warps: outputs of every panel. Block (x, y) works on panels x, x + gridDim.x, ...
 template <int kTiles>
+__device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
+                         const SplitK& split, const float* sums_of_warps) {
+  constexpr int kSums = kTiles * kPanel * 8;  // of a warp: [half][tile][side][2][lane]
+  constexpr int kOwn = kSums / kSumThreads;   // of this thread: [half][tile][side]
+  static_assert(kSumWarps == 2);
+  __shared__ bool last;
+  const int thread = threadIdx.x - kFewWarps * kLanes;
+  const int lane = threadIdx.x % kLanes;
+  const auto panel_row = [&](int i) { return i / (2 * kTiles) * 16 + i % 2 * 8 + lane / 4; };
+  const auto x_row = [&](int i) { return i / 2 % kTiles * 8 + lane % 4 * 2 + thread / kLanes; };
+  wait_for_previous_grid();
+  bool x_special = false;
+  for (int i = 0; i < kOwn; i += 2) x_special |= x_row(i) < x.m && x.special[x_row(i)] != 0;
+  for (int panel = blockIdx.x; panel < weight.panels; panel += gridDim.x) {
+    const int64_t first_row = int64_t{panel} * kPanel;
+    const auto has_output = [&](int i) {
+      return x_row(i) < x.m && first_row + panel_row(i) < weight.n;
+    };
+    RowEnd ends[2][2];  // [half][side], fetched while the sums are made
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int64_t row = first_row + panel_row(i / 2 * 2 * kTiles + i % 2);
+      ends[i / 2][i % 2] = RowEnd(weight, min(row, weight.n - 1));
+    }
+    SumsFull::wait();
+    float sums[kOwn] = {};
+    for (int warp = 0; warp < kFewWarps; ++warp) {
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        sums[i] += sums_of_warps[warp * kSums + i * kSumThreads + thread];
+      }
+    }
+    if (panel + gridDim.x < weight.panels) SumsEmpty::arrive();
+    if (split.parts > 1) {
+      float* const tile = split.partials + int64_t{panel} * split.parts * kSums + thread;
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) tile[blockIdx.y * kSums + i * kSumThreads] = sums[i];
+      if (!is_last_part(split, panel, thread == 0, last, [] { SumThreads::wait(); })) continue;
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) sums[i] = 0;
+      for (int part = 0; part < split.parts; ++part) {
+#pragma unroll
+        for (int i = 0; i < kOwn; ++i) sums[i] += tile[part * kSums + i * kSumThreads];
+      }
+    }
+    bool special = x_special;
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const RowEnd& end = ends[i / (2 * kTiles)][i % 2];
+      special |= end.needs_oracle();
+      if (has_output(i)) {
+        y[x_row(i) * weight.n + first_row + panel_row(i)] = end.finish(sums[i]);
+      }
+    }
+    if (!special) continue;
+#pragma unroll 1
+    for (int i = 0; i < kOwn; ++i) {
+      const int64_t row = first_row + panel_row(i);
+      if (has_output(i) && (RowEnd(weight, row).needs_oracle() || x.special[x_row(i)] != 0)) {
+        y[x_row(i) * weight.n + row] = oracle_output(weight, x, x_row(i), row);
+      }
+    }
+  }
+}
+
+template <int kTiles, int kStages>
 __global__ void __launch_bounds__(kFewThreads, 1)
-    multiply_few(const __grid_constant__ WeightView weight, const ExactRows x, __nv_bfloat16* y,
-                 const SplitK split, const FewLayout layout) {
+    multiply_few(const __grid_constant__ WeightView weight, const __grid_constant__ ExactRows x,
+                 __nv_bfloat16* y, const __grid_constant__ SplitK split,
+                 const __grid_constant__ FewLayout layout, const bool overlap) {
   extern __shared__ __align__(16) uint8_t shared[];
   const int warp = threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
+  auto* const sums_of_warps = reinterpret_cast<float*>(shared + layout.sums_offset());
+  allow_next_grid();
+  if (warp >= kFewWarps) {
+    add_sums<kTiles>(weight, x, y, split, sums_of_warps);
+    return;
+  }
+  const PartOfK part(split, blockIdx.y);
+
   const auto m = static_cast<int>(x.m);
   uint8_t* const ring = shared + warp * layout.warp_bytes();
-  uint8_t* const own_x = ring + kFewStages * layout.slot_bytes;
-  auto* const sums_of_warps = reinterpret_cast<float*>(shared + layout.sums_offset());
+  uint8_t* const own_x = ring + layout.x_offset();
+  auto* const entries = reinterpret_cast<RecordEntry*>(ring + layout.entries_offset());
+  const int count = list_records(weight, part.begin + warp, part.end, lane, entries);
 
-  allow_next_grid();
-  const int part = blockIdx.x % split.parts;
-  const int stride = gridDim.x / split.parts;
-  const int first_panel = blockIdx.x / split.parts;
-  const int begin = static_cast<int>(int64_t{weight.chunks} * part / split.parts);
-  const int end = static_cast<int>(int64_t{weight.chunks} * (part + 1) / split.parts);
-  const int first = begin + warp;
-
-  const auto copy_record = [&](const RecordCursor& at, int slot) {
-    if (first < end && at.panel < weight.panels) {
-      const WeightView::Segment& segment = weight.segments[at.segment];
-      const int bytes = record_bytes(segment.format);
-      const uint8_t* const record = weight.records + at.panel * weight.panel_bytes +
-                                    segment.offset +
-                                    int64_t{at.chunk - segment.first_chunk} * bytes;
-      uint8_t* const to = ring + slot * layout.slot_bytes;
-      for (int i = lane * 16; i < bytes; i += kLanes * 16) copy_async(to + i, record + i);
+  // The record to copy next, and the slot it goes to.
+  int ahead = 0, ahead_panel = blockIdx.x, ahead_slot = 0;
+  const uint8_t* ahead_records = weight.records + ahead_panel * weight.panel_bytes + lane * 16;
+  const auto copy_next = [&] {
+    if (ahead_panel < weight.panels && count > 0) {
+      const RecordEntry entry = entries[ahead];
+      const uint8_t* const from = ahead_records + entry.offset;
+      const uint32_t to = shared_address(ring) + ahead_slot * layout.slot_bytes + lane * 16;
+      static_assert(kLargestRecord <= 5 * kLanes * 16);
+      const int bytes = entry.bytes - lane * 16;
+      copy_async_at<0>(to, from, bytes > 0);
+      copy_async_at<512>(to, from, bytes > 512);
+      copy_async_at<1024>(to, from, bytes > 1024);
+      copy_async_at<1536>(to, from, bytes > 1536);
+      copy_async_at<2048>(to, from, bytes > 2048);
+      if (++ahead == count) {
+        ahead = 0;
+        ahead_panel += gridDim.x;
+        ahead_records += gridDim.x * weight.panel_bytes;
+      }
+      ahead_slot = ahead_slot == kStages - 1 ? 0 : ahead_slot + 1;
     }
     commit_copies();
   };
-  RecordCursor ahead = {first_panel, first, 0};
-  ahead.settle(weight);
-  RecordCursor at = ahead;
-  // Weights do not depend on the grid ahead.
-  for (int slot = 0; slot < kFewStages - 1; ++slot) {
-    copy_record(ahead, slot);
-    ahead.advance(weight, first, end, stride);
-  }
-  wait_for_previous_grid();
-  for (int chunk = first, slot = 0; chunk < end; chunk += kFewWarps, ++slot) {
-    const auto* const blocks =
-        reinterpret_cast<const uint8_t*>(x.values) + int64_t{chunk} * layout.x_bytes;
-    for (int i = lane * 16; i < layout.x_bytes; i += kLanes * 16) {
-      copy_async(own_x + slot * layout.x_bytes + i, blocks + i);
+  const auto copy_x = [&] {
+    wait_for_previous_grid();
+    for (int i = 0; i < count; ++i) {
+      const uint8_t* const from = reinterpret_cast<const uint8_t*>(x.values) +
+                                  int64_t{part.begin + warp + i * kFewWarps} * layout.x_bytes;
+      for (int byte = lane * 16; byte < layout.x_bytes; byte += kLanes * 16) {
+        copy_async(own_x + i * layout.x_bytes + byte, from + byte);
+      }
     }
+    commit_copies();
+  };
+  // Weights do not depend on the grid ahead, which may still be running.
+  if (!overlap) copy_x();
+  for (int i = 0; i < kStages - 1; ++i) copy_next();
+  if (overlap) {
+    copy_x();
+    wait_for_copies<0>();
   }
-  commit_copies();
-  wait_for_copies<0>();
-  __syncwarp();
-
-  // This thread's output of a panel: row of X and of the panel, where it has one.
-  constexpr int kSums = kTiles * kPanel * 8;
-  static_assert(kSums <= kFewThreads);
-  const int index = threadIdx.x / kLanes;  // of a lane's sums [half][tile][4]
-  const int x_row = index / 4 % kTiles * 8 + lane % 4 * 2 + index % 2;
-  const int panel_row = index / (4 * kTiles) * 16 + index / 2 % 2 * 8 + lane / 4;
-  const bool has_output = threadIdx.x < kSums && x_row < m;
-  const bool x_special = has_output && x.special[x_row] != 0;
 
   int slot = 0;
-  for (int panel = first_panel; panel < weight.panels; panel += stride) {
+  for (int panel = blockIdx.x; panel < weight.panels; panel += gridDim.x) {
     float sums[2][kTiles][4] = {};
-    for (int chunk = first, x_slot = 0; chunk < end; chunk += kFewWarps, ++x_slot) {
-      wait_for_copies<kFewStages - 2>();
-      __syncwarp();  // of all lanes; and the slot before this one has been read
-      copy_record(ahead, slot == 0 ? kFewStages - 1 : slot - 1);
-      ahead.advance(weight, first, end, stride);
-      const uint8_t* const blocks = own_x + x_slot * layout.x_bytes;
+    for (int i = 0; i < count; ++i) {
+      wait_for_copies<kStages - 2>();
+      __syncwarp();  // of all lanes; and the slot that is filled next has been read
+      copy_next();
+      const uint8_t* const blocks = own_x + i * layout.x_bytes + lane % 4 * 16;
       const auto rows = [&](int block, int tile) {
         const int row = tile * 8 + lane / 4;
-        return row < m ? *reinterpret_cast<const uint4*>(blocks + (block * m + row) * 64 +
-                                                         lane % 4 * 16)
+        return row < m ? *reinterpret_cast<const uint4*>(blocks + (block * m + row) * 64)
                        : uint4{0, 0, 0, 0};
       };
-      multiply_record<kTiles>(weight.segments[at.segment].format, ring + slot * layout.slot_bytes,
-                              lane, rows, sums);
-      at.advance(weight, first, end, stride);
-      slot = slot == kFewStages - 1 ? 0 : slot + 1;
+      multiply_record<kTiles>(entries[i].format, ring + slot * layout.slot_bytes, lane, rows, sums);
+      slot = slot == kStages - 1 ? 0 : slot + 1;
     }
-    float* const of_warp = sums_of_warps + warp * kSums;
+    if (panel != blockIdx.x) SumsEmpty::wait();
+    float* const of_warp = sums_of_warps + warp * kTiles * kPanel * 8;
 #pragma unroll
-    for (int i = 0; i < kSums / kLanes; ++i) of_warp[i * kLanes + lane] = (&sums[0][0][0])[i];
-    __syncthreads();
-    float sum = 0;
-    if (threadIdx.x < kSums) {
-#pragma unroll
-      for (int each = 0; each < kFewWarps; ++each) sum += sums_of_warps[each * kSums + threadIdx.x];
-    }
-    bool finishes = true;
-    if (split.parts > 1) {
-      float* const tile = split.partials + int64_t{panel} * split.parts * kSums;
-      if (threadIdx.x < kSums) tile[part * kSums + threadIdx.x] = sum;
-      finishes = is_last_part(split, panel);
-      if (finishes && threadIdx.x < kSums) {
-        sum = 0;
-        for (int each = 0; each < split.parts; ++each) sum += tile[each * kSums + threadIdx.x];
-      }
-    } else {
-      __syncthreads();  // before the next panel's sums
-    }
-    const int64_t row = int64_t{panel} * kPanel + panel_row;
-    if (finishes && has_output && row < weight.n) {
-      y[x_row * weight.n + row] = finish(sum, weight, x, x_row, x_special, row);
-    }
+    for (int i = 0; i < kTiles * 8; ++i) of_warp[i * kLanes + lane] = (&sums[0][0][0])[i];
+    SumsFull::arrive();
   }
 }
 

@@ -55,15 +55,13 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   const int stage_bytes = tile_stage_bytes<kRows>(tiles.slot_bytes);
 
   allow_next_grid();
-  const int part = blockIdx.x % split.parts;
-  const int tile = blockIdx.x / split.parts;
+  const int tile = blockIdx.x;
   const int group_tiles = tiles.group * tiles.row_tiles;
   const int group_first = tile / group_tiles * tiles.group;
   const int group = min(tiles.group, tiles.column_tiles - group_first);
   const int column_tile = group_first + tile % group_tiles % group;
   const int64_t first_x_row = int64_t{tile % group_tiles / group} * kRows;
-  const int begin = static_cast<int>(int64_t{weight.chunks} * part / split.parts);
-  const int end = static_cast<int>(int64_t{weight.chunks} * (part + 1) / split.parts);
+  const auto [begin, end] = PartOfK(split, blockIdx.y);
 
   int copy_segment = 0;
   const auto copy_records = [&](int chunk) {
@@ -137,9 +135,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
         split.partials + int64_t{tile} * split.parts * kSums * kTileThreads + threadIdx.x;
 #pragma unroll
     for (int i = 0; i < kSums; ++i) {
-      of_tile[(part * kSums + i) * kTileThreads] = (&sums[0][0][0])[i];
+      of_tile[(blockIdx.y * kSums + i) * kTileThreads] = (&sums[0][0][0])[i];
     }
-    if (!is_last_part(split, tile)) return;
+    __shared__ bool last;
+    if (!is_last_part(split, tile, threadIdx.x == 0, last, [] { __syncthreads(); })) return;
 #pragma unroll
     for (int i = 0; i < kSums; ++i) {
       float sum = 0;
@@ -153,18 +152,32 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   __syncthreads();  // the ring has been read
   auto* const staged = reinterpret_cast<__nv_bfloat16*>(shared);
   const int64_t first_column = int64_t{column_tile} * kTileColumns;
+  // Of the I-th of this thread's sums on one of its four rows of the weight.
+  const auto column = [&](int side) { return warp_panel * kPanel + side * 8 + lane / 4; };
+  const auto row = [&](int i) { return warp_rows + i / 2 * 8 + lane % 4 * 2 + i % 2; };
+  bool special = false;
 #pragma unroll
   for (int side = 0; side < 4; ++side) {
-    const int column = warp_panel * kPanel + side * 8 + lane / 4;
-    if (first_column + column >= weight.n) continue;
+    if (first_column + column(side) >= weight.n) continue;
+    const RowEnd end_of_row(weight, first_column + column(side));
 #pragma unroll
     for (int i = 0; i < 2 * kTiles; ++i) {
-      const int row = warp_rows + i / 2 * 8 + lane % 4 * 2 + i % 2;
-      const int64_t x_row = first_x_row + row;
-      if (x_row >= x.m) continue;
-      staged[row * kTileStride + column] =
-          finish(sums[side / 2][i / 2][side % 2 * 2 + i % 2], weight, x, x_row,
-                 x.special[x_row] != 0, first_column + column);
+      if (first_x_row + row(i) >= x.m) continue;
+      staged[row(i) * kTileStride + column(side)] =
+          end_of_row.finish(sums[side / 2][i / 2][side % 2 * 2 + i % 2]);
+      special |= end_of_row.needs_oracle() || x.special[first_x_row + row(i)] != 0;
+    }
+  }
+  if (special) {
+#pragma unroll 1
+    for (int each = 0; each < 8 * kTiles; ++each) {
+      const int64_t x_row = first_x_row + row(each % (2 * kTiles));
+      const int64_t y_column = first_column + column(each / (2 * kTiles));
+      if (x_row < x.m && y_column < weight.n &&
+          (RowEnd(weight, y_column).needs_oracle() || x.special[x_row] != 0)) {
+        staged[row(each % (2 * kTiles)) * kTileStride + column(each / (2 * kTiles))] =
+            oracle_output(weight, x, x_row, y_column);
+      }
     }
   }
   __syncthreads();
@@ -174,16 +187,16 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   if (weight.n % 8 == 0) {
     constexpr int kPieces = kTileColumns / 8;
     for (int i = threadIdx.x; i < rows_here * kPieces; i += kTileThreads) {
-      const int row = i / kPieces, column = i % kPieces * 8;
-      if (column < columns) {
-        *reinterpret_cast<uint4*>(corner + row * weight.n + column) =
-            *reinterpret_cast<const uint4*>(staged + row * kTileStride + column);
+      const int down = i / kPieces, across = i % kPieces * 8;
+      if (across < columns) {
+        *reinterpret_cast<uint4*>(corner + down * weight.n + across) =
+            *reinterpret_cast<const uint4*>(staged + down * kTileStride + across);
       }
     }
   } else {
     for (int i = threadIdx.x; i < rows_here * kTileColumns; i += kTileThreads) {
-      const int row = i / kTileColumns, column = i % kTileColumns;
-      if (column < columns) corner[row * weight.n + column] = staged[row * kTileStride + column];
+      const int down = i / kTileColumns, across = i % kTileColumns;
+      if (across < columns) corner[down * weight.n + across] = staged[down * kTileStride + across];
     }
   }
 }
