@@ -13,5 +13,6 @@ void add_tokenize(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_export(CLI::App& app);
 void add_compare(CLI::App& app);
+void add_devices(CLI::App& app);
 
 }  // namespace micromix::cli

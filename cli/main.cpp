@@ -45,6 +45,7 @@ int main(int argc, char** argv) {
   micromix::cli::add_inspect(app);
   micromix::cli::add_export(app);
   micromix::cli::add_compare(app);
+  micromix::cli::add_devices(app);
   try {
     try {
       app.parse(argc, argv);

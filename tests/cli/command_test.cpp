@@ -4,6 +4,7 @@
 #include <csignal>
 
 #include "micromix/checkpoint/model_weights.h"
+#include "micromix/kernels/cuda/devices.h"
 
 namespace micromix {
 namespace {
@@ -70,6 +71,22 @@ TEST(Command, RunsOnTheKernelsAskedFor) {
   EXPECT_EQ(unknown.exit_code, 1);
   EXPECT_THAT(unknown.err, HasSubstr("MICROMIX_CPU: found 'mmx', expected one of: "));
   EXPECT_EQ(run_command(eval + " --device tpu").exit_code, 2);
+}
+
+TEST(Command, DevicesNamesCpuKernelsAndGpusOrWhyThereAreNone) {
+  const auto result = run_command("devices", "MICROMIX_CPU=portable");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, ::testing::StartsWith("cpu      portable kernels"));
+  const std::vector<kernels::cuda::GpuInfo> gpus = kernels::cuda::list_gpus();
+  if (gpus.empty()) {
+    EXPECT_THAT(result.out, HasSubstr("\ncuda     none: " + kernels::cuda::why_no_gpus() + "\n"));
+    EXPECT_EQ(testing::lines_of(result.out), 2);
+  }
+  for (const kernels::cuda::GpuInfo& gpu : gpus) {
+    EXPECT_THAT(result.out, HasSubstr(gpu.name));
+    EXPECT_THAT(result.out, HasSubstr(gpu.problem));
+  }
+  EXPECT_EQ(run_command("devices", "MICROMIX_CPU=mmx").exit_code, 1);
 }
 
 TEST(Command, EvalPrintsOneJsonObject) {
