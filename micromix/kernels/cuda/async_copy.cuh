@@ -9,23 +9,30 @@ __device__ inline uint32_t shared_address(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
 
-// 16 bytes, both ends aligned to them. Not ACTIVE: zeros, and nothing is read.
-__device__ inline void copy_async(void* shared, const void* global, bool active = true) {
-  asm volatile(
-      "cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
-      "l"(global), "r"(active ? 16 : 0)
-      : "memory");
+// 16 bytes, both ends aligned to them.
+__device__ inline void copy_async(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared_address(shared)),
+               "l"(global)
+               : "memory");
 }
 
-// The same at an OFFSET known at compile time from both addresses, which costs no instruction. Not
+// The same at OFFSETs known at compile time from both addresses, which cost no instruction. Not
 // ACTIVE: nothing.
-template <int offset>
+template <int shared_offset, int global_offset>
 __device__ void copy_async_at(uint32_t shared, const void* global, bool active) {
   asm volatile(
       "{.reg .pred p; setp.ne.b32 p, %4, 0;\n"
       "@p cp.async.cg.shared.global.L2::128B [%0 + %2], [%1 + %3], 16;}" ::"r"(shared),
-      "l"(global), "n"(offset), "n"(offset), "r"(static_cast<int>(active))
+      "l"(global), "n"(shared_offset), "n"(global_offset), "r"(static_cast<int>(active))
       : "memory");
+}
+
+// The same, BYTES being 16 or 0: then zeros, and nothing is read.
+template <int shared_offset, int global_offset>
+__device__ void copy_async_or_zeros(uint32_t shared, const void* global, int bytes) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0 + %2], [%1 + %3], 16, %4;" ::"r"(shared),
+               "l"(global), "n"(shared_offset), "n"(global_offset), "r"(bytes)
+               : "memory");
 }
 
 // Ends a group of copies; empty ones count.

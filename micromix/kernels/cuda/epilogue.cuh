@@ -43,14 +43,12 @@ struct PartOfK {
         end(begin + split.chunks + (index < split.extra ? 1 : 0)) {}
 };
 
-// Called by all threads that wrote a part's sums; SYNCHRONIZE is their barrier, and LAST shared
-// among them. True in those of the part that comes last, which then may read all parts. The barrier
-// and the release by one thread order all threads' writes.
-template <typename Synchronize>
-__device__ bool is_last_part(const SplitK& split, int64_t tile, bool is_first_thread, bool& last,
-                             const Synchronize& synchronize) {
-  synchronize();
-  if (is_first_thread) {
+// Called by all threads of a block once they wrote their part's sums; LAST is shared. True in the
+// block whose part comes last, which then may read all parts. The barrier and the release by one
+// thread order all threads' writes.
+__device__ inline bool is_last_part(const SplitK& split, int64_t tile, bool& last) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
     uint32_t before;
     asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
                  : "=r"(before)
@@ -58,7 +56,7 @@ __device__ bool is_last_part(const SplitK& split, int64_t tile, bool is_first_th
                  : "memory");
     last = before == static_cast<uint32_t>(split.parts - 1);  // and it is zero again
   }
-  synchronize();
+  __syncthreads();
   return last;
 }
 

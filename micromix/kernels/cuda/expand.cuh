@@ -103,32 +103,39 @@ __device__ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[
 
 // A record (in shared memory) times kTiles tiles of 8 rows of the activation. ROWS(block, tile) is
 // the lane's share of a tile: of row lane / 4 channels 8 (lane % 4) ... + 7 of a block, as four
-// pairs.
+// pairs. Both halves of a block are expanded first, so that a tile's share is wanted once.
 template <mx::Format format, int kTiles, typename Rows>
 __device__ void multiply_record(const uint8_t* record, int lane, const Rows& rows,
                                 float (&sums)[2][kTiles][4]) {
   const uint2 scales = *reinterpret_cast<const uint2*>(record + code_bytes(format) + lane / 4 * 8);
 #pragma unroll
   for (int block = 0; block < kBlocksPerChunk; ++block) {
-    uint4 b[kTiles];
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) b[tile] = rows(block, tile);
+    uint32_t a[2][2][4];  // [half][step]
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const uint32_t word = half == 0 ? scales.x : scales.y;
       const uint32_t low = block == 0 ? scale_pair<0>(word) : scale_pair<1>(word);
       const uint32_t high = block == 0 ? scale_pair<2>(word) : scale_pair<3>(word);
       const PackedWords packed = load_words<format>(record, half, block, lane);
-      uint32_t a[4];
-      expand<format, 0>(packed, low, high, a);
+      expand<format, 0>(packed, low, high, a[half][0]);
+      expand<format, 1>(packed, low, high, a[half][1]);
+    }
+    // The two products that add to one sum stand apart, for the second waits for the first.
+    constexpr int kTogether = kTiles < 4 ? kTiles : 4;
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        multiply_accumulate(sums[half][tile], a, b[tile].x, b[tile].y);
+    for (int first = 0; first < kTiles; first += kTogether) {
+      uint4 b[kTogether];
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) b[i] = rows(block, first + i);
+#pragma unroll
+      for (int i = 0; i < 2 * kTogether; ++i) {
+        const uint4& of_tile = b[i / 2];
+        multiply_accumulate(sums[i % 2][first + i / 2], a[i % 2][0], of_tile.x, of_tile.y);
       }
-      expand<format, 1>(packed, low, high, a);
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        multiply_accumulate(sums[half][tile], a, b[tile].z, b[tile].w);
+      for (int i = 0; i < 2 * kTogether; ++i) {
+        const uint4& of_tile = b[i / 2];
+        multiply_accumulate(sums[i % 2][first + i / 2], a[i % 2][1], of_tile.z, of_tile.w);
       }
     }
   }

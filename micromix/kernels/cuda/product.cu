@@ -89,17 +89,18 @@ struct FewPlan {
   FewLayout layout{};
 };
 
-// The split for which the busiest block has least to do, of those whose rows of X fit its shared
+// The split for which the busiest block has least to read, of those whose rows of X fit its shared
 // memory beside a ring of at least two records a warp.
 FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
   constexpr int kMostParts = 16;
   constexpr int kMostStages = 6;
-  // What it costs that parts meet, in records: partial sums' way through the L2 cache and an
-  // atomic.
-  constexpr int kMeeting = 4;
+  // What it costs that parts meet, as the bytes that a block reads in that time: partial sums' way
+  // through the L2 cache, an atomic and the way back take some 2 microseconds.
+  constexpr int64_t kMeeting = 100000;
+  constexpr int64_t kPanelEnd = 25000;  // likewise, that warps leave their sums
   const Device& device = this_device();
   FewPlan best;
-  int least = 0;
+  int64_t least = 0;
   for (int parts = 1; parts <= std::min(kMostParts, weight.chunks); ++parts) {
     const int warp_chunks = divide_up(divide_up(weight.chunks, parts), kFewWarps);
     FewLayout layout = {kMostStages, largest_record(weight), warp_chunks,
@@ -107,7 +108,11 @@ FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
     while (layout.stages > 1 && layout.bytes(tiles) > device.shared_bytes) --layout.stages;
     if (layout.stages == 1) continue;
     const int columns = std::min(std::max(1, device.processors / parts), weight.panels);
-    const int cost = divide_up(weight.panels, columns) * warp_chunks + (parts > 1 ? kMeeting : 0);
+    // Warps take whole records, so the last turn may leave some idle.
+    const int64_t records = int64_t{divide_up(weight.panels, columns)} * warp_chunks * kFewWarps;
+    const int64_t cost = records * weight.panel_bytes / weight.chunks +
+                         int64_t{weight.chunks} * layout.x_bytes / parts +
+                         divide_up(weight.panels, columns) * kPanelEnd + (parts > 1 ? kMeeting : 0);
     if (best.parts == 0 || cost < least) {
       best = {parts, columns, layout};
       least = cost;
@@ -132,6 +137,16 @@ bool multiply_few_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat
   return true;
 }
 
+template <typename... Arguments>
+int blocks_per_processor(void (*kernel)(Arguments...), int shared_bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+        "cudaFuncSetAttribute");
+  int blocks = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kTileThreads, shared_bytes),
+        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  return std::max(blocks, 1);
+}
+
 template <int kRows>
 void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
                         Workspace& workspace, cudaStream_t stream, bool overlap) {
@@ -143,7 +158,8 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
   const TileGrid tiles = {divide_up(weight.n, kTileColumns), divide_up(x.m, kRows), kGroup,
                           slot_bytes};
   const int64_t count = int64_t{tiles.column_tiles} * tiles.row_tiles;
-  const int slots = 2 * this_device().processors;
+  const int64_t slots = int64_t{this_device().processors} *
+                        blocks_per_processor(&multiply_tiles<kRows>, shared_bytes);
   const auto parts = static_cast<int>(
       std::clamp<int64_t>(slots / count, 1, std::max(1, weight.chunks / kLeastChunks)));
   const SplitK split =

@@ -21,7 +21,7 @@ namespace micromix::kernels::cuda {
 
 inline constexpr int kFewRows = 16;  // of X at most
 inline constexpr int kFewWarps = 16;
-inline constexpr int kSumWarps = 2;
+inline constexpr int kSumWarps = 4;
 inline constexpr int kSumThreads = kSumWarps * kLanes;
 inline constexpr int kFewThreads = (kFewWarps + kSumWarps) * kLanes;
 
@@ -56,7 +56,6 @@ struct FewLayout {
 
 using SumsFull = NamedBarrier<1, kFewThreads>;
 using SumsEmpty = NamedBarrier<2, kFewThreads>;
-using SumThreads = NamedBarrier<3, kSumThreads>;
 
 // Lists the records of chunks FIRST, FIRST + kFewWarps, ... below END; how many.
 __device__ inline int list_records(const WeightView& weight, int first, int end, int lane,
@@ -79,87 +78,111 @@ __device__ inline int list_records(const WeightView& weight, int first, int end,
   return count;
 }
 
-// The last two warps: outputs of every panel. Block (x, y) works on panels x, x + gridDim.x, ...
+// Where the sums of a panel lie, as warps leave them: [half][tile][side][2][lane].
+template <int kTiles>
+struct FewSums {
+  static constexpr int kCount = kTiles * kPanel * 8;
+
+  __device__ static int panel_row(int index) {
+    return index / (kCount / 2) * 16 + index / 64 % 2 * 8 + index % kLanes / 4;
+  }
+  __device__ static int x_row(int index) {
+    return index / 128 % kTiles * 8 + index % 4 * 2 + index / kLanes % 2;
+  }
+};
+
+// Outputs of a panel from its sums, of which this thread has FIRST, FIRST + STEP, ...
+template <int kTiles, int kOwn>
+__device__ void write_outputs(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
+                              int panel, int first, int step, const RowEnd (&ends)[kOwn],
+                              const float (&sums)[kOwn]) {
+  using Sums = FewSums<kTiles>;
+  bool special = false;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int index = first + i * step;
+    const int64_t row = int64_t{panel} * kPanel + Sums::panel_row(index);
+    const int x_row = Sums::x_row(index);
+    if (index >= Sums::kCount || row >= weight.n || x_row >= x.m) continue;
+    y[x_row * weight.n + row] = ends[i].finish(sums[i]);
+    special |= ends[i].needs_oracle() || x.special[x_row] != 0;
+  }
+  if (!special) return;
+#pragma unroll 1
+  for (int index = first; index < Sums::kCount; index += step) {
+    const int64_t row = int64_t{panel} * kPanel + Sums::panel_row(index);
+    const int x_row = Sums::x_row(index);
+    if (row < weight.n && x_row < x.m &&
+        (RowEnd(weight, row).needs_oracle() || x.special[x_row] != 0)) {
+      y[x_row * weight.n + row] = oracle_output(weight, x, x_row, row);
+    }
+  }
+}
+
+// The last four warps: sums of every panel, and where K is not split its outputs. Block (x, y)
+// works on panels x, x + gridDim.x, ...
 template <int kTiles>
 __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
                          const SplitK& split, const float* sums_of_warps) {
-  constexpr int kSums = kTiles * kPanel * 8;  // of a warp: [half][tile][side][2][lane]
-  constexpr int kOwn = kSums / kSumThreads;   // of this thread: [half][tile][side]
-  static_assert(kSumWarps == 2);
-  __shared__ bool last;
+  using Sums = FewSums<kTiles>;
+  constexpr int kOwn = Sums::kCount / kSumThreads;
   const int thread = threadIdx.x - kFewWarps * kLanes;
-  const int lane = threadIdx.x % kLanes;
-  const auto panel_row = [&](int i) { return i / (2 * kTiles) * 16 + i % 2 * 8 + lane / 4; };
-  const auto x_row = [&](int i) { return i / 2 % kTiles * 8 + lane % 4 * 2 + thread / kLanes; };
   wait_for_previous_grid();
-  bool x_special = false;
-  for (int i = 0; i < kOwn; i += 2) x_special |= x_row(i) < x.m && x.special[x_row(i)] != 0;
   for (int panel = blockIdx.x; panel < weight.panels; panel += gridDim.x) {
-    const int64_t first_row = int64_t{panel} * kPanel;
-    const auto has_output = [&](int i) {
-      return x_row(i) < x.m && first_row + panel_row(i) < weight.n;
-    };
-    RowEnd ends[2][2];  // [half][side], fetched while the sums are made
+    RowEnd ends[kOwn];  // fetched while the sums are made
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t row = first_row + panel_row(i / 2 * 2 * kTiles + i % 2);
-      ends[i / 2][i % 2] = RowEnd(weight, min(row, weight.n - 1));
+    for (int i = 0; i < kOwn; ++i) {
+      const int64_t row = int64_t{panel} * kPanel + Sums::panel_row(thread + i * kSumThreads);
+      ends[i] = RowEnd(weight, min(row, weight.n - 1));
     }
     SumsFull::wait();
     float sums[kOwn] = {};
     for (int warp = 0; warp < kFewWarps; ++warp) {
 #pragma unroll
       for (int i = 0; i < kOwn; ++i) {
-        sums[i] += sums_of_warps[warp * kSums + i * kSumThreads + thread];
+        sums[i] += sums_of_warps[warp * Sums::kCount + i * kSumThreads + thread];
       }
     }
     if (panel + gridDim.x < weight.panels) SumsEmpty::arrive();
-    if (split.parts > 1) {
-      float* const tile = split.partials + int64_t{panel} * split.parts * kSums + thread;
-#pragma unroll
-      for (int i = 0; i < kOwn; ++i) tile[blockIdx.y * kSums + i * kSumThreads] = sums[i];
-      if (!is_last_part(split, panel, thread == 0, last, [] { SumThreads::wait(); })) continue;
-#pragma unroll
-      for (int i = 0; i < kOwn; ++i) sums[i] = 0;
-      for (int part = 0; part < split.parts; ++part) {
-#pragma unroll
-        for (int i = 0; i < kOwn; ++i) sums[i] += tile[part * kSums + i * kSumThreads];
-      }
+    if (split.parts == 1) {
+      write_outputs<kTiles>(weight, x, y, panel, thread, kSumThreads, ends, sums);
+      continue;
     }
-    bool special = x_special;
+    float* const part =
+        split.partials + (int64_t{panel} * split.parts + blockIdx.y) * Sums::kCount + thread;
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) {
-      const RowEnd& end = ends[i / (2 * kTiles)][i % 2];
-      special |= end.needs_oracle();
-      if (has_output(i)) {
-        y[x_row(i) * weight.n + first_row + panel_row(i)] = end.finish(sums[i]);
-      }
-    }
-    if (!special) continue;
-#pragma unroll 1
-    for (int i = 0; i < kOwn; ++i) {
-      const int64_t row = first_row + panel_row(i);
-      if (has_output(i) && (RowEnd(weight, row).needs_oracle() || x.special[x_row(i)] != 0)) {
-        y[x_row(i) * weight.n + row] = oracle_output(weight, x, x_row(i), row);
-      }
-    }
+    for (int i = 0; i < kOwn; ++i) part[i * kSumThreads] = sums[i];
   }
 }
 
+// The whole block, where K is split, once all its sums are written: the part that comes last of
+// those with the same panels makes their outputs.
+template <int kTiles>
+__device__ void add_parts(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
+                          const SplitK& split) {
+  using Sums = FewSums<kTiles>;
+  __shared__ bool last;
+  if (!is_last_part(split, blockIdx.x, last)) return;
+  for (int i = threadIdx.x;; i += kFewThreads) {
+    const int panel = blockIdx.x + i / Sums::kCount * gridDim.x;
+    const int index = i % Sums::kCount;
+    if (panel >= weight.panels) break;
+    const int64_t row = int64_t{panel} * kPanel + Sums::panel_row(index);
+    const RowEnd ends[1] = {RowEnd(weight, min(row, weight.n - 1))};
+    const float* const parts = split.partials + int64_t{panel} * split.parts * Sums::kCount + index;
+    float sums[1] = {};
+#pragma unroll 4
+    for (int part = 0; part < split.parts; ++part) sums[0] += parts[part * Sums::kCount];
+    write_outputs<kTiles>(weight, x, y, panel, index, Sums::kCount, ends, sums);
+  }
+}
+
+// The other warps: the products of their chunks.
 template <int kTiles, int kStages>
-__global__ void __launch_bounds__(kFewThreads, 1)
-    multiply_few(const __grid_constant__ WeightView weight, const __grid_constant__ ExactRows x,
-                 __nv_bfloat16* y, const __grid_constant__ SplitK split,
-                 const __grid_constant__ FewLayout layout, const bool overlap) {
-  extern __shared__ __align__(16) uint8_t shared[];
+__device__ void multiply_records(const WeightView& weight, const ExactRows& x, const SplitK& split,
+                                 const FewLayout& layout, bool overlap, uint8_t* shared) {
   const int warp = threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
-  auto* const sums_of_warps = reinterpret_cast<float*>(shared + layout.sums_offset());
-  allow_next_grid();
-  if (warp >= kFewWarps) {
-    add_sums<kTiles>(weight, x, y, split, sums_of_warps);
-    return;
-  }
   const PartOfK part(split, blockIdx.y);
 
   const auto m = static_cast<int>(x.m);
@@ -171,44 +194,51 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   // The record to copy next, and the slot it goes to.
   int ahead = 0, ahead_panel = blockIdx.x, ahead_slot = 0;
   const uint8_t* ahead_records = weight.records + ahead_panel * weight.panel_bytes + lane * 16;
+  const auto copy_record = [&] {
+    const RecordEntry entry = entries[ahead];
+    const uint8_t* const from = ahead_records + entry.offset;
+    const uint32_t to = shared_address(ring) + ahead_slot * layout.slot_bytes + lane * 16;
+    static_assert(kLargestRecord <= 5 * kLanes * 16);
+    const int bytes = entry.bytes - lane * 16;
+    copy_async_at<0, 0>(to, from, bytes > 0);
+    copy_async_at<512, 512>(to, from, bytes > 512);
+    copy_async_at<1024, 1024>(to, from, bytes > 1024);
+    copy_async_at<1536, 1536>(to, from, bytes > 1536);
+    copy_async_at<2048, 2048>(to, from, bytes > 2048);
+    if (++ahead == count) {
+      ahead = 0;
+      ahead_panel += gridDim.x;
+      ahead_records += gridDim.x * weight.panel_bytes;
+    }
+    ahead_slot = ahead_slot == kStages - 1 ? 0 : ahead_slot + 1;
+  };
+  // The blocks of X that meet the I-th record of every panel; they stay.
+  const auto copy_x = [&](int i) {
+    const uint8_t* const from = reinterpret_cast<const uint8_t*>(x.values) +
+                                int64_t{part.begin + warp + i * kFewWarps} * layout.x_bytes;
+    uint8_t* const to = own_x + i * layout.x_bytes;
+    for (int byte = lane * 16; byte < layout.x_bytes; byte += kLanes * 16) {
+      copy_async(to + byte, from + byte);
+    }
+  };
   const auto copy_next = [&] {
     if (ahead_panel < weight.panels && count > 0) {
-      const RecordEntry entry = entries[ahead];
-      const uint8_t* const from = ahead_records + entry.offset;
-      const uint32_t to = shared_address(ring) + ahead_slot * layout.slot_bytes + lane * 16;
-      static_assert(kLargestRecord <= 5 * kLanes * 16);
-      const int bytes = entry.bytes - lane * 16;
-      copy_async_at<0>(to, from, bytes > 0);
-      copy_async_at<512>(to, from, bytes > 512);
-      copy_async_at<1024>(to, from, bytes > 1024);
-      copy_async_at<1536>(to, from, bytes > 1536);
-      copy_async_at<2048>(to, from, bytes > 2048);
-      if (++ahead == count) {
-        ahead = 0;
-        ahead_panel += gridDim.x;
-        ahead_records += gridDim.x * weight.panel_bytes;
-      }
-      ahead_slot = ahead_slot == kStages - 1 ? 0 : ahead_slot + 1;
+      if (ahead_panel == blockIdx.x) copy_x(ahead);
+      copy_record();
     }
     commit_copies();
   };
-  const auto copy_x = [&] {
-    wait_for_previous_grid();
-    for (int i = 0; i < count; ++i) {
-      const uint8_t* const from = reinterpret_cast<const uint8_t*>(x.values) +
-                                  int64_t{part.begin + warp + i * kFewWarps} * layout.x_bytes;
-      for (int byte = lane * 16; byte < layout.x_bytes; byte += kLanes * 16) {
-        copy_async(own_x + i * layout.x_bytes + byte, from + byte);
-      }
-    }
-    commit_copies();
-  };
-  // Weights do not depend on the grid ahead, which may still be running.
-  if (!overlap) copy_x();
-  for (int i = 0; i < kStages - 1; ++i) copy_next();
   if (overlap) {
-    copy_x();
-    wait_for_copies<0>();
+    // Weights do not depend on the grid ahead, which may still be running.
+    const int first = min(count, kStages - 1);
+    for (int i = 0; i < first; ++i) copy_record();
+    wait_for_previous_grid();
+    for (int i = 0; i < first; ++i) copy_x(i);
+    commit_copies();
+    for (int i = 1; i < first; ++i) commit_copies();
+    for (int i = first; i < kStages - 1; ++i) copy_next();
+  } else {
+    for (int i = 0; i < kStages - 1; ++i) copy_next();
   }
 
   int slot = 0;
@@ -228,11 +258,28 @@ __global__ void __launch_bounds__(kFewThreads, 1)
       slot = slot == kStages - 1 ? 0 : slot + 1;
     }
     if (panel != blockIdx.x) SumsEmpty::wait();
-    float* const of_warp = sums_of_warps + warp * kTiles * kPanel * 8;
+    float* const of_warp =
+        reinterpret_cast<float*>(shared + layout.sums_offset()) + warp * FewSums<kTiles>::kCount;
 #pragma unroll
     for (int i = 0; i < kTiles * 8; ++i) of_warp[i * kLanes + lane] = (&sums[0][0][0])[i];
     SumsFull::arrive();
   }
+}
+
+template <int kTiles, int kStages>
+__global__ void __launch_bounds__(kFewThreads, 1)
+    multiply_few(const __grid_constant__ WeightView weight, const __grid_constant__ ExactRows x,
+                 __nv_bfloat16* y, const __grid_constant__ SplitK split,
+                 const __grid_constant__ FewLayout layout, const bool overlap) {
+  extern __shared__ __align__(16) uint8_t shared[];
+  allow_next_grid();
+  if (threadIdx.x < kFewWarps * kLanes) {
+    multiply_records<kTiles, kStages>(weight, x, split, layout, overlap, shared);
+  } else {
+    const auto* const sums = reinterpret_cast<const float*>(shared + layout.sums_offset());
+    add_sums<kTiles>(weight, x, y, split, sums);
+  }
+  if (split.parts > 1) add_parts<kTiles>(weight, x, y, split);
 }
 
 }  // namespace micromix::kernels::cuda

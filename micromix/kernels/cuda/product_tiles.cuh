@@ -1,9 +1,8 @@
 // The product for many rows of X: tiles of 128 rows of the weight by 32, 64 or 128 of X.
 //
-// Eight warps, four along the weight (a panel each) by two along X. Records and X's blocks of one
-// chunk pass through a ring in shared memory that all warps share; weights are expanded in
-// registers, so each record is by two warps. Two blocks fit an SM: one's loads and barriers hide
-// behind the other's products.
+// Four warps, a panel each. Records and X's blocks of one chunk pass through a ring in shared
+// memory; each record is expanded once, in registers, and meets all rows of X. Two blocks fit an
+// SM: one's loads, barriers and expansion hide behind the other's products.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +16,8 @@
 
 namespace micromix::kernels::cuda {
 
-inline constexpr int kTileThreads = 256;
 inline constexpr int kTilePanels = 4;
+inline constexpr int kTileThreads = kTilePanels * kLanes;
 inline constexpr int kTileColumns = kTilePanels * kPanel;  // rows of the weight, columns of Y
 inline constexpr int kTileStages = 4;
 
@@ -42,16 +41,99 @@ __host__ __device__ int tile_stage_bytes(int slot_bytes) {
 // Y's tile waits in shared memory to be written in whole lines, its rows padded against conflicts.
 inline constexpr int kTileStride = kTileColumns + 8;
 
+// Goes through chunks, knowing the segment of each.
+struct SegmentCursor {
+  int segment = 0;
+  int end;  // of its chunks
+  mx::Format format;
+
+  __device__ SegmentCursor(const WeightView& weight, int chunk) {
+    enter(weight);
+    move_to(weight, chunk);
+  }
+  __device__ void move_to(const WeightView& weight, int chunk) {
+    while (chunk >= end) {
+      ++segment;
+      enter(weight);
+    }
+  }
+
+ private:
+  __device__ void enter(const WeightView& weight) {
+    format = weight.segments[segment].format;
+    end = weight.segments[segment].first_chunk + weight.segments[segment].chunks;
+  }
+};
+
+// This thread's copies to the ring, a chunk at a time: of its warp's records and of X. A panel's
+// records are consecutive bytes.
+template <int kRows>
+class TileCopies {
+ public:
+  __device__ TileCopies(const WeightView& weight, const ExactRows& x, const TileGrid& tiles,
+                        int panel, int64_t first_x_row, int first_chunk, uint32_t ring)
+      : at_(weight, first_chunk), block_bytes_(x.m * 64) {
+    const int lane = threadIdx.x % kLanes;
+    record_shared_ = ring + threadIdx.x / kLanes * tiles.slot_bytes + lane * 16;
+    // Panels beyond the weight's end repeat its last.
+    const WeightView::Segment& segment = weight.segments[at_.segment];
+    record_ = weight.records + min(panel, weight.panels - 1) * weight.panel_bytes + segment.offset +
+              int64_t{first_chunk - segment.first_chunk} * record_bytes(segment.format) + lane * 16;
+    x_shared_ = ring + kTilePanels * tiles.slot_bytes + threadIdx.x * 16;
+    const int row = threadIdx.x / 4;
+    rows_left_ = static_cast<int>(min(int64_t{kRows}, x.m - first_x_row)) - row;
+    x_ = reinterpret_cast<const uint8_t*>(x.values) +
+         int64_t{first_chunk} * kBlocksPerChunk * block_bytes_ + (first_x_row + row) * 64 +
+         threadIdx.x % 4 * 16;
+  }
+
+  // The next chunk, CHUNK, to the stage at STAGE bytes.
+  __device__ void copy_record(const WeightView& weight, int chunk, int stage) {
+    at_.move_to(weight, chunk);
+    const uint32_t to = record_shared_ + stage;
+    const bool six = at_.format != mx::Format::kE2M1;
+    const bool eight = at_.format == mx::Format::kE4M3;
+    // Whole rounds of a warp, and the scales, which four lanes copy.
+    copy_async_at<0, 0>(to, record_, true);
+    copy_async_at<512, 512>(to, record_, true);
+    copy_async_at<1024, 1024>(to, record_, six || threadIdx.x % kLanes < 4);
+    copy_async_at<1536, 1536>(to, record_, eight || (six && threadIdx.x % kLanes < 4));
+    copy_async_at<2048, 2048>(to, record_, eight && threadIdx.x % kLanes < 4);
+    record_ += record_bytes(at_.format);
+  }
+  __device__ void copy_x(int stage) {
+#pragma unroll
+    for (int block = 0; block < kBlocksPerChunk; ++block) {
+      const uint32_t to = x_shared_ + stage + block * kRows * 64;
+      copy_async_or_zeros<0, 0>(to, x_, rows_left_ > 0 ? 16 : 0);
+      if constexpr (kRows >= 64) {
+        copy_async_or_zeros<2048, 2048>(to, x_, rows_left_ > 32 ? 16 : 0);
+      }
+      if constexpr (kRows == 128) {
+        copy_async_or_zeros<4096, 4096>(to, x_, rows_left_ > 64 ? 16 : 0);
+        copy_async_or_zeros<6144, 6144>(to, x_, rows_left_ > 96 ? 16 : 0);
+      }
+      x_ += block_bytes_;
+    }
+  }
+
+ private:
+  SegmentCursor at_;
+  uint32_t record_shared_, x_shared_;
+  int rows_left_;
+  const uint8_t* record_;
+  const uint8_t* x_;
+  int64_t block_bytes_;
+};
+
 template <int kRows>
 __global__ void __launch_bounds__(kTileThreads, 2)
     multiply_tiles(const __grid_constant__ WeightView weight, const ExactRows x, __nv_bfloat16* y,
                    const SplitK split, const TileGrid tiles) {
   extern __shared__ __align__(16) uint8_t shared[];
-  constexpr int kTiles = kRows / 16;  // of 8 rows of X, a warp
+  constexpr int kTiles = kRows / 8;
   const int lane = threadIdx.x % kLanes;
   const int warp = threadIdx.x / kLanes;
-  const int warp_panel = warp % kTilePanels;
-  const int warp_rows = warp / kTilePanels * (kRows / 2);
   const int stage_bytes = tile_stage_bytes<kRows>(tiles.slot_bytes);
 
   allow_next_grid();
@@ -63,70 +145,38 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   const int64_t first_x_row = int64_t{tile % group_tiles / group} * kRows;
   const auto [begin, end] = PartOfK(split, blockIdx.y);
 
-  int copy_segment = 0;
-  const auto copy_records = [&](int chunk) {
-    while (copy_segment + 1 < weight.segment_count &&
-           chunk >= weight.segments[copy_segment + 1].first_chunk) {
-      ++copy_segment;
-    }
-    const WeightView::Segment& segment = weight.segments[copy_segment];
-    const int bytes = record_bytes(segment.format);
-    uint8_t* const stage = shared + (chunk - begin) % kTileStages * stage_bytes;
-    // Two warps a panel; panels beyond the weight's end repeat its last.
-    const int panel = min(column_tile * kTilePanels + warp_panel, weight.panels - 1);
-    const uint8_t* const record = weight.records + panel * weight.panel_bytes + segment.offset +
-                                  int64_t{chunk - segment.first_chunk} * bytes;
-    const int from = (warp / kTilePanels * kLanes + lane) * 16;
-    for (int i = from; i < bytes; i += 2 * kLanes * 16) {
-      copy_async(stage + warp_panel * tiles.slot_bytes + i, record + i);
-    }
-  };
-  const auto copy_x = [&](int chunk) {
-    uint8_t* const stage =
-        shared + (chunk - begin) % kTileStages * stage_bytes + kTilePanels * tiles.slot_bytes;
-#pragma unroll
-    for (int i = 0; i < tile_x_bytes<kRows>() / 16 / kTileThreads; ++i) {
-      const int piece = i * kTileThreads + threadIdx.x;  // [block][row][4]
-      const int64_t row = first_x_row + piece / 4 % kRows;
-      const int64_t block = int64_t{chunk} * kBlocksPerChunk + piece / (4 * kRows);
-      const bool inside = row < x.m;
-      const __nv_bfloat16* const from =
-          x.values + (block * x.m + (inside ? row : 0)) * mx::kBlockSize + piece % 4 * 8;
-      copy_async(stage + piece * 16, from, inside);
-    }
-  };
+  TileCopies<kRows> copies(weight, x, tiles, column_tile * kTilePanels + warp, first_x_row, begin,
+                           shared_address(shared));
   // Weights do not depend on the grid ahead.
   for (int i = 0; i < kTileStages - 1; ++i) {
-    if (begin + i < end) copy_records(begin + i);
+    if (begin + i < end) copies.copy_record(weight, begin + i, i * stage_bytes);
   }
   wait_for_previous_grid();
   for (int i = 0; i < kTileStages - 1; ++i) {
-    if (begin + i < end) copy_x(begin + i);
+    if (begin + i < end) copies.copy_x(i * stage_bytes);
     commit_copies();
   }
 
   float sums[2][kTiles][4] = {};
-  int segment = 0;
+  SegmentCursor at(weight, begin);
+  int stage = 0;
   for (int chunk = begin; chunk < end; ++chunk) {
     wait_for_copies<kTileStages - 2>();
     __syncthreads();  // of all threads; and the stage before this one has been read
     if (chunk + kTileStages - 1 < end) {
-      copy_records(chunk + kTileStages - 1);
-      copy_x(chunk + kTileStages - 1);
+      const int filled = (stage == 0 ? kTileStages - 1 : stage - 1) * stage_bytes;
+      copies.copy_record(weight, chunk + kTileStages - 1, filled);
+      copies.copy_x(filled);
     }
     commit_copies();
-    while (segment + 1 < weight.segment_count &&
-           chunk >= weight.segments[segment + 1].first_chunk) {
-      ++segment;
-    }
-    const uint8_t* const stage = shared + (chunk - begin) % kTileStages * stage_bytes;
-    const uint8_t* const blocks =
-        stage + kTilePanels * tiles.slot_bytes + (warp_rows * 4 + lane) * 16;
+    at.move_to(weight, chunk);
+    const uint8_t* const slots = shared + stage * stage_bytes;
+    const uint8_t* const blocks = slots + kTilePanels * tiles.slot_bytes + lane * 16;
     const auto rows = [blocks](int block, int tile8) {
       return *reinterpret_cast<const uint4*>(blocks + (block * kRows + tile8 * 8) * 64);
     };
-    multiply_record<kTiles>(weight.segments[segment].format, stage + warp_panel * tiles.slot_bytes,
-                            lane, rows, sums);
+    multiply_record<kTiles>(at.format, slots + warp * tiles.slot_bytes, lane, rows, sums);
+    stage = stage == kTileStages - 1 ? 0 : stage + 1;
   }
 
   if (split.parts > 1) {
@@ -138,37 +188,42 @@ __global__ void __launch_bounds__(kTileThreads, 2)
       of_tile[(blockIdx.y * kSums + i) * kTileThreads] = (&sums[0][0][0])[i];
     }
     __shared__ bool last;
-    if (!is_last_part(split, tile, threadIdx.x == 0, last, [] { __syncthreads(); })) return;
+    if (!is_last_part(split, tile, last)) return;
 #pragma unroll
-    for (int i = 0; i < kSums; ++i) {
-      float sum = 0;
-      for (int each = 0; each < split.parts; ++each) {
-        sum += of_tile[(each * kSums + i) * kTileThreads];
+    for (int i = 0; i < kSums; ++i) (&sums[0][0][0])[i] = 0;
+    for (int part = 0; part < split.parts; ++part) {
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) {
+        (&sums[0][0][0])[i] += of_tile[(part * kSums + i) * kTileThreads];
       }
-      (&sums[0][0][0])[i] = sum;
     }
   }
 
-  __syncthreads();  // the ring has been read
-  auto* const staged = reinterpret_cast<__nv_bfloat16*>(shared);
   const int64_t first_column = int64_t{column_tile} * kTileColumns;
-  // Of the I-th of this thread's sums on one of its four rows of the weight.
-  const auto column = [&](int side) { return warp_panel * kPanel + side * 8 + lane / 4; };
-  const auto row = [&](int i) { return warp_rows + i / 2 * 8 + lane % 4 * 2 + i % 2; };
+  // Of this thread's sums on one of its four rows of the weight, and their rows of X.
+  const auto column = [&](int side) { return warp * kPanel + side * 8 + lane / 4; };
+  const auto row = [&](int i) { return i / 2 * 8 + lane % 4 * 2 + i % 2; };
+  RowEnd ends[4];
   bool special = false;
 #pragma unroll
   for (int side = 0; side < 4; ++side) {
-    if (first_column + column(side) >= weight.n) continue;
-    const RowEnd end_of_row(weight, first_column + column(side));
+    ends[side] = RowEnd(weight, min(first_column + column(side), weight.n - 1));
+    special |= ends[side].needs_oracle();
+  }
+  if (threadIdx.x < kRows && first_x_row + threadIdx.x < x.m) {
+    special |= x.special[first_x_row + threadIdx.x] != 0;
+  }
+  const bool any_special = __syncthreads_or(special) != 0;  // and the ring has been read
+  auto* const staged = reinterpret_cast<__nv_bfloat16*>(shared);
+#pragma unroll
+  for (int side = 0; side < 4; ++side) {
 #pragma unroll
     for (int i = 0; i < 2 * kTiles; ++i) {
-      if (first_x_row + row(i) >= x.m) continue;
       staged[row(i) * kTileStride + column(side)] =
-          end_of_row.finish(sums[side / 2][i / 2][side % 2 * 2 + i % 2]);
-      special |= end_of_row.needs_oracle() || x.special[first_x_row + row(i)] != 0;
+          ends[side].finish(sums[side / 2][i / 2][side % 2 * 2 + i % 2]);
     }
   }
-  if (special) {
+  if (any_special) {
 #pragma unroll 1
     for (int each = 0; each < 8 * kTiles; ++each) {
       const int64_t x_row = first_x_row + row(each % (2 * kTiles));
