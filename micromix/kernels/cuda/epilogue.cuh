@@ -24,14 +24,14 @@ struct RowEnd {
   __device__ bool needs_oracle() const { return factor == 0; }
 };
 
-// K split over blocks: each part of a tile leaves its sums in memory, and the one that comes last
-// adds all, in the order of parts, so that results do not depend on who it is.
+// K split over blocks. Each part leaves its sums in memory, and one block adds all, in the order of
+// parts, so that results do not depend on who comes first.
 struct SplitK {
   int32_t parts;
   int32_t chunks;      // of every part, and
   int32_t extra;       // one more of the first parts
   float* partials;     // [tiles][parts][sums of a tile]
-  uint32_t* counters;  // [tiles]; zero between launches
+  uint32_t* counters;  // [tiles], parts that are there; zero between launches
 };
 
 // Part INDEX's chunks.
@@ -58,6 +58,23 @@ __device__ inline bool is_last_part(const SplitK& split, int64_t tile, bool& las
   }
   __syncthreads();
   return last;
+}
+
+// Says, by one thread after a barrier of those that wrote them, that a part's sums are there.
+__device__ inline void announce_part(const SplitK& split, int64_t tile) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(split.counters + tile) : "memory");
+}
+
+// Waits, in one thread before a barrier of those that will read them, for the other parts' sums.
+__device__ inline void await_other_parts(const SplitK& split, int64_t tile) {
+  uint32_t there;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+                 : "=r"(there)
+                 : "l"(split.counters + tile)
+                 : "memory");
+  } while (there != static_cast<uint32_t>(split.parts - 1));
+  split.counters[tile] = 0;
 }
 
 }  // namespace micromix::kernels::cuda

@@ -89,15 +89,15 @@ struct FewPlan {
   FewLayout layout{};
 };
 
-// The split for which the busiest block has least to read, of those whose rows of X fit its shared
-// memory beside a ring of at least two records a warp.
+// The split for which the busiest block takes the least time, of those whose rows of X fit its
+// shared memory beside a ring of at least two records a warp. Times are in the bytes of records
+// that a block multiplies meanwhile, fitted to an H100 (docs/cuda-kernels.md).
 FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
   constexpr int kMostParts = 16;
   constexpr int kMostStages = 6;
-  // What it costs that parts meet, as the bytes that a block reads in that time: partial sums' way
-  // through the L2 cache, an atomic and the way back take some 2 microseconds.
-  constexpr int64_t kMeeting = 100000;
-  constexpr int64_t kPanelEnd = 25000;  // likewise, that warps leave their sums
+  constexpr int64_t kMeeting = 25000;   // waiting for the other parts' last sums
+  constexpr int64_t kPanelEnd = 25000;  // adding up one panel's sums, per tile
+  constexpr int64_t kXSpeed = 3;        // bytes of X read in the time of one of records
   const Device& device = this_device();
   FewPlan best;
   int64_t least = 0;
@@ -109,10 +109,11 @@ FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
     if (layout.stages == 1) continue;
     const int columns = std::min(std::max(1, device.processors / parts), weight.panels);
     // Warps take whole records, so the last turn may leave some idle.
-    const int64_t records = int64_t{divide_up(weight.panels, columns)} * warp_chunks * kFewWarps;
-    const int64_t cost = records * weight.panel_bytes / weight.chunks +
-                         int64_t{weight.chunks} * layout.x_bytes / parts +
-                         divide_up(weight.panels, columns) * kPanelEnd + (parts > 1 ? kMeeting : 0);
+    const int64_t panels = divide_up(weight.panels, columns);
+    const int64_t records = panels * warp_chunks * kFewWarps * weight.panel_bytes / weight.chunks;
+    const int64_t cost = (layout.stages == 2 ? records * 5 / 4 : records) +
+                         int64_t{weight.chunks} * layout.x_bytes / parts / kXSpeed +
+                         panels * tiles * kPanelEnd + (parts > 1 ? kMeeting : 0);
     if (best.parts == 0 || cost < least) {
       best = {parts, columns, layout};
       least = cost;

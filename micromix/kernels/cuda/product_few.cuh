@@ -3,8 +3,13 @@
 // A block keeps the rows of X (of its part of K) in shared memory and goes through panels of the
 // weight. Sixteen warps share a panel's chunks in turn: a warp streams the records of its own
 // chunks through its own ring of shared memory and reads only X's blocks that they meet, so they
-// need no barrier. At a panel's end they leave their sums to two more warps, which add them, in
+// need no barrier. At a panel's end they leave their sums to four more warps, which add them, in
 // order, while the sixteen go on. Copies run ahead over panels.
+//
+// Where X does not fit, or panels do not come out even, blocks share panels: each takes a part of K
+// of all panels of a column and owns some of them. It works on the others' first and its own last,
+// so that when it wants the others' sums, they are there. All blocks run at once (one an SM, no
+// more than there are), so that waiting for each other ends.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +61,43 @@ struct FewLayout {
 
 using SumsFull = NamedBarrier<1, kFewThreads>;
 using SumsEmpty = NamedBarrier<2, kFewThreads>;
+using SumThreads = NamedBarrier<3, kSumThreads>;
+
+// A block's way through the panels of its column, x, x + gridDim.x, ...: those that other parts own
+// first. Part p owns every parts-th from the p-th on.
+class PanelCursor {
+ public:
+  __device__ PanelCursor(const WeightView& weight, const SplitK& split)
+      : parts_(split.parts), panels_(weight.panels), panel_(blockIdx.x), owned_(split.parts == 1) {
+    settle();
+  }
+  __device__ bool done() const { return panel_ >= panels_; }
+  __device__ bool owned() const { return owned_; }
+  __device__ int panel() const { return panel_; }
+  __device__ void advance() {
+    step();
+    settle();
+  }
+
+ private:
+  __device__ void step() {
+    panel_ += gridDim.x;
+    owner_ = owner_ + 1 == parts_ ? 0 : owner_ + 1;
+  }
+  __device__ void settle() {
+    for (;;) {
+      while (panel_ < panels_ && (owner_ == blockIdx.y) != owned_) step();
+      if (panel_ < panels_ || owned_) return;
+      owned_ = true;
+      panel_ = blockIdx.x;
+      owner_ = 0;
+    }
+  }
+
+  int parts_, panels_, panel_;
+  int owner_ = 0;
+  bool owned_;
+};
 
 // Lists the records of chunks FIRST, FIRST + kFewWarps, ... below END; how many.
 __device__ inline int list_records(const WeightView& weight, int first, int end, int lane,
@@ -119,8 +161,7 @@ __device__ void write_outputs(const WeightView& weight, const ExactRows& x, __nv
   }
 }
 
-// The last four warps: sums of every panel, and where K is not split its outputs. Block (x, y)
-// works on panels x, x + gridDim.x, ...
+// The last four warps: sums of every panel, and outputs of those that the block owns.
 template <int kTiles>
 __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
                          const SplitK& split, const float* sums_of_warps) {
@@ -128,7 +169,9 @@ __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bflo
   constexpr int kOwn = Sums::kCount / kSumThreads;
   const int thread = threadIdx.x - kFewWarps * kLanes;
   wait_for_previous_grid();
-  for (int panel = blockIdx.x; panel < weight.panels; panel += gridDim.x) {
+  for (PanelCursor at(weight, split); !at.done();) {
+    const int panel = at.panel();
+    const bool owned = at.owned();
     RowEnd ends[kOwn];  // fetched while the sums are made
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
@@ -143,37 +186,33 @@ __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bflo
         sums[i] += sums_of_warps[warp * Sums::kCount + i * kSumThreads + thread];
       }
     }
-    if (panel + gridDim.x < weight.panels) SumsEmpty::arrive();
-    if (split.parts == 1) {
-      write_outputs<kTiles>(weight, x, y, panel, thread, kSumThreads, ends, sums);
+    at.advance();
+    if (!at.done()) SumsEmpty::arrive();
+    float* const parts = split.partials + int64_t{panel} * split.parts * Sums::kCount + thread;
+    if (!owned) {
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) parts[blockIdx.y * Sums::kCount + i * kSumThreads] = sums[i];
+      SumThreads::wait();
+      if (thread == 0) announce_part(split, panel);
       continue;
     }
-    float* const part =
-        split.partials + (int64_t{panel} * split.parts + blockIdx.y) * Sums::kCount + thread;
+    if (split.parts > 1) {
+      if (thread == 0) await_other_parts(split, panel);
+      SumThreads::wait();
+      float own[kOwn];
 #pragma unroll
-    for (int i = 0; i < kOwn; ++i) part[i * kSumThreads] = sums[i];
-  }
-}
-
-// The whole block, where K is split, once all its sums are written: the part that comes last of
-// those with the same panels makes their outputs.
-template <int kTiles>
-__device__ void add_parts(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
-                          const SplitK& split) {
-  using Sums = FewSums<kTiles>;
-  __shared__ bool last;
-  if (!is_last_part(split, blockIdx.x, last)) return;
-  for (int i = threadIdx.x;; i += kFewThreads) {
-    const int panel = blockIdx.x + i / Sums::kCount * gridDim.x;
-    const int index = i % Sums::kCount;
-    if (panel >= weight.panels) break;
-    const int64_t row = int64_t{panel} * kPanel + Sums::panel_row(index);
-    const RowEnd ends[1] = {RowEnd(weight, min(row, weight.n - 1))};
-    const float* const parts = split.partials + int64_t{panel} * split.parts * Sums::kCount + index;
-    float sums[1] = {};
-#pragma unroll 4
-    for (int part = 0; part < split.parts; ++part) sums[0] += parts[part * Sums::kCount];
-    write_outputs<kTiles>(weight, x, y, panel, index, Sums::kCount, ends, sums);
+      for (int i = 0; i < kOwn; ++i) {
+        own[i] = sums[i];
+        sums[i] = 0;
+      }
+      for (int part = 0; part < split.parts; ++part) {
+#pragma unroll
+        for (int i = 0; i < kOwn; ++i) {
+          sums[i] += part == blockIdx.y ? own[i] : parts[part * Sums::kCount + i * kSumThreads];
+        }
+      }
+    }
+    write_outputs<kTiles>(weight, x, y, panel, thread, kSumThreads, ends, sums);
   }
 }
 
@@ -192,8 +231,11 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
   const int count = list_records(weight, part.begin + warp, part.end, lane, entries);
 
   // The record to copy next, and the slot it goes to.
-  int ahead = 0, ahead_panel = blockIdx.x, ahead_slot = 0;
-  const uint8_t* ahead_records = weight.records + ahead_panel * weight.panel_bytes + lane * 16;
+  PanelCursor ahead_panel(weight, split);
+  int ahead = 0, ahead_slot = 0;
+  bool ahead_first = true;  // of its panels, whose records bring X along
+  const uint8_t* ahead_records =
+      weight.records + ahead_panel.panel() * weight.panel_bytes + lane * 16;
   const auto copy_record = [&] {
     const RecordEntry entry = entries[ahead];
     const uint8_t* const from = ahead_records + entry.offset;
@@ -207,8 +249,9 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
     copy_async_at<2048, 2048>(to, from, bytes > 2048);
     if (++ahead == count) {
       ahead = 0;
-      ahead_panel += gridDim.x;
-      ahead_records += gridDim.x * weight.panel_bytes;
+      ahead_first = false;
+      ahead_panel.advance();
+      ahead_records = weight.records + ahead_panel.panel() * weight.panel_bytes + lane * 16;
     }
     ahead_slot = ahead_slot == kStages - 1 ? 0 : ahead_slot + 1;
   };
@@ -222,8 +265,8 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
     }
   };
   const auto copy_next = [&] {
-    if (ahead_panel < weight.panels && count > 0) {
-      if (ahead_panel == blockIdx.x) copy_x(ahead);
+    if (!ahead_panel.done() && count > 0) {
+      if (ahead_first) copy_x(ahead);
       copy_record();
     }
     commit_copies();
@@ -242,7 +285,8 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
   }
 
   int slot = 0;
-  for (int panel = blockIdx.x; panel < weight.panels; panel += gridDim.x) {
+  bool first_panel = true;
+  for (PanelCursor at(weight, split); !at.done(); at.advance()) {
     float sums[2][kTiles][4] = {};
     for (int i = 0; i < count; ++i) {
       wait_for_copies<kStages - 2>();
@@ -257,7 +301,8 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
       multiply_record<kTiles>(entries[i].format, ring + slot * layout.slot_bytes, lane, rows, sums);
       slot = slot == kStages - 1 ? 0 : slot + 1;
     }
-    if (panel != blockIdx.x) SumsEmpty::wait();
+    if (!first_panel) SumsEmpty::wait();
+    first_panel = false;
     float* const of_warp =
         reinterpret_cast<float*>(shared + layout.sums_offset()) + warp * FewSums<kTiles>::kCount;
 #pragma unroll
@@ -279,7 +324,6 @@ __global__ void __launch_bounds__(kFewThreads, 1)
     const auto* const sums = reinterpret_cast<const float*>(shared + layout.sums_offset());
     add_sums<kTiles>(weight, x, y, split, sums);
   }
-  if (split.parts > 1) add_parts<kTiles>(weight, x, y, split);
 }
 
 }  // namespace micromix::kernels::cuda
