@@ -38,14 +38,19 @@ struct Sequence {
   std::vector<float> attend(const Backend& backend, int64_t chunk) const {
     const int64_t width = shape.heads * shape.head_dim;
     const int64_t kv_width = shape.kv_heads * shape.head_dim;
-    std::vector<float> out(length * width);
+    std::vector<float> result(length * width);
     const auto cache = backend.make_key_values(shape, length);
+    const auto out = backend.make_buffer(BufferType::kOutput);
     for (int64_t row = 0; row < length; row += chunk) {
       const int64_t m = std::min(chunk, length - row);
-      cache->append(m, k.data() + row * kv_width, v.data() + row * kv_width);
-      backend.attend(*cache, m, q.data() + row * width, out.data() + row * width);
+      const auto rows = [&](const std::vector<float>& all, int64_t of_width) {
+        return backend.buffer(BufferType::kOutput, m, of_width, all.data() + row * of_width);
+      };
+      cache->append(*rows(k, kv_width), *rows(v, kv_width));
+      backend.attend(*cache, *rows(q, width), *out);
+      backend.read(*out, result.data() + row * width);
     }
-    return out;
+    return result;
   }
 
   AttentionShape shape;

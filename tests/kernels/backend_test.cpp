@@ -329,8 +329,13 @@ TEST_P(EveryBackend, FusedInputsAreTheirDefinition) {
     EXPECT_EQ(y, expected);
   };
   const auto normed = backend.make_input(), gated = backend.make_input();
-  backend.set_rmsnorm(*normed, plan, m, a.data(), gain, 1e-5f);
-  backend.set_swiglu(*gated, plan, m, a.data(), b.data());
+  const auto prepared = backend.prepare(plan);
+  const auto hidden = backend.buffer(BufferType::kFloat, m, 64, a.data());
+  const auto gate = backend.buffer(BufferType::kOutput, m, 64, a.data());
+  const auto up = backend.buffer(BufferType::kOutput, m, 64, b.data());
+  const auto norm = backend.prepare_norm(gain, 1e-5f);
+  backend.set_rmsnorm(*normed, *prepared, *hidden, nullptr, *norm);
+  backend.set_swiglu(*gated, *prepared, *gate, *up);
   same_as_plain(*normed);
   same_as_plain(*gated);
   for (int64_t row = 0; row < m; ++row) {
@@ -348,6 +353,41 @@ TEST_P(EveryBackend, FusedInputsAreTheirDefinition) {
       EXPECT_LE(std::fabs(backend.rows(*gated)[i] - silu), bound);
     }
   }
+}
+
+// The norm of rows with an addend is that of their sum, which stays; rows beside them stay too.
+TEST_P(EveryBackend, NormAddsTheAddendFirst) {
+  Random random(14);
+  const int64_t m = 9, first = 2, count = 5, k = 64;
+  const InputPlan plan{k, {}, {}, mx::ScaleRule::kRceil, false};
+  const std::vector<float> x = random_rows(random, m * k);
+  std::vector<float> y = random_rows(random, count * k), sum = x;
+  for (float& value : y) value = mx::round_to_bfloat16(value);
+  for (int64_t i = 0; i < count * k; ++i) sum[first * k + i] += y[i];
+  const std::vector<float> w = random_rows(random, 3 * k);
+  const DenseWeight weight{3, k, DenseType::kF32, std::as_bytes(std::span(w)), {}};
+  const Backend& backend = *GetParam().backend;
+  const auto linear = backend.prepare(weight);
+  const auto prepared = backend.prepare(plan);
+  const auto norm = backend.prepare_norm(random_rows(random, k), 1e-5);
+  const auto addend = backend.buffer(BufferType::kOutput, count, k, y.data());
+  const auto input = backend.make_input();
+  const auto products = [&](Buffer& hidden, const Buffer* term) {
+    backend.set_rmsnorm(*input, *prepared, {hidden, first, count}, term, *norm);
+    std::vector<float> result(count * 3);
+    backend.multiply(*linear, *input, result.data());
+    return result;
+  };
+  const auto fused = backend.buffer(BufferType::kFloat, m, k, x.data());
+  const auto plain = backend.buffer(BufferType::kFloat, m, k, sum.data());
+  EXPECT_EQ(products(*fused, addend.get()), products(*plain, nullptr));
+  std::vector<float> found(m * k);
+  backend.read(*fused, found.data());
+  EXPECT_EQ(found, sum);
+  backend.write(*fused, x.data());
+  backend.add({*fused, first, count}, *addend);
+  backend.read(*fused, found.data());
+  EXPECT_EQ(found, sum);
 }
 
 // Rows of every kind for every format and rule: what a CPU input holds is the oracle's, and its
@@ -493,12 +533,15 @@ TEST(CpuBackend, ProductsTogetherEqualThoseAlone) {
       const std::vector<float> x = random_rows(random, m * plan.k);
       backend->set(*reused, plan, m, x.data());
       std::vector<std::vector<float>> together;
+      std::vector<std::unique_ptr<Buffer>> results;
       std::vector<Product> products;
       for (const auto& linear : linears) together.emplace_back(m * linear->n());
       for (size_t i = 0; i < together.size(); ++i) {
-        products.push_back({linears[i].get(), together[i].data()});
+        results.push_back(backend->make_buffer(BufferType::kOutput));
+        products.push_back({linears[i].get(), results.back().get()});
       }
       backend->multiply(products, *reused);
+      for (size_t i = 0; i < together.size(); ++i) backend->read(*results[i], together[i].data());
       const auto fresh = backend->input(plan, m, x.data());
       for (size_t i = 0; i < together.size(); ++i) {
         std::vector<float> alone(together[i].size());
