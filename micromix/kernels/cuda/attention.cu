@@ -17,8 +17,8 @@ constexpr int kRows = kWarps * kWarpRows;
 constexpr int kLeastKeys = 256;
 
 struct Arguments {
-  int group;     // query heads of a key head
-  int kv_heads;  //
+  int group;  // query heads of a key head
+  int kv_heads;
   int head_dim;
   int64_t rows;  // of a key head: m * group, row r being query r / group
   int64_t past;  // positions before the first query
@@ -288,15 +288,19 @@ __global__ void join_kernel(const Arguments a, int splits, int dim) {
   }
 }
 
+// Grid: (numbers [m, kv_heads, dim], keys and values).
 __global__ void store_kernel(int kv_heads, int head_dim, int dim, int64_t capacity, int64_t length,
-                             int64_t count, const __nv_bfloat16* x, __nv_bfloat16* out) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;  // of [m, kv_heads, dim]
+                             int64_t count, const __nv_bfloat16* keys, const __nv_bfloat16* values,
+                             const CacheRows cache) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= count) return;
   const int channel = static_cast<int>(i % dim);
   const int64_t head = i / dim % kv_heads;
   const int64_t row = i / dim / kv_heads;
-  out[(head * capacity + length + row) * dim + channel] =
-      channel < head_dim ? x[(row * kv_heads + head) * head_dim + channel]
+  const __nv_bfloat16* const from = blockIdx.y == 0 ? keys : values;
+  __nv_bfloat16* const to = blockIdx.y == 0 ? cache.keys : cache.values;
+  to[(head * capacity + length + row) * dim + channel] =
+      channel < head_dim ? from[(row * kv_heads + head) * head_dim + channel]
                          : __ushort_as_bfloat16(0);
 }
 
@@ -349,14 +353,16 @@ int64_t padded_dim(int64_t head_dim) {
 }
 
 void store_positions(const AttentionShape& shape, int64_t capacity, int64_t length, int64_t m,
-                     const __nv_bfloat16* x, __nv_bfloat16* out, cudaStream_t stream) {
+                     const __nv_bfloat16* keys, const __nv_bfloat16* values, const CacheRows& cache,
+                     cudaStream_t stream) {
   constexpr int kBlock = 256;
   const int64_t dim = padded_dim(shape.head_dim);
   const int64_t count = m * shape.kv_heads * dim;
   if (count == 0) return;
-  store_kernel<<<static_cast<unsigned>((count + kBlock - 1) / kBlock), kBlock, 0, stream>>>(
-      static_cast<int>(shape.kv_heads), static_cast<int>(shape.head_dim), static_cast<int>(dim),
-      capacity, length, count, x, out);
+  const dim3 grid(static_cast<unsigned>((count + kBlock - 1) / kBlock), 2);
+  store_kernel<<<grid, kBlock, 0, stream>>>(static_cast<int>(shape.kv_heads),
+                                            static_cast<int>(shape.head_dim), static_cast<int>(dim),
+                                            capacity, length, count, keys, values, cache);
   check(cudaGetLastError(), "store_positions");
 }
 

@@ -32,10 +32,17 @@ struct CacheView {
 // 256.
 int64_t padded_dim(int64_t head_dim);
 
-// Puts M rows X [m, kv_heads * head_dim] behind position LENGTH of OUT [kv_heads][capacity]
-// [padded_dim]. Asynchronous on STREAM.
+// What store_positions() writes of a cache.
+struct CacheRows {
+  __nv_bfloat16* keys;
+  __nv_bfloat16* values;
+};
+
+// Puts M rows of KEYS and VALUES [m, kv_heads * head_dim] behind position LENGTH of a cache.
+// Asynchronous on STREAM.
 void store_positions(const AttentionShape& shape, int64_t capacity, int64_t length, int64_t m,
-                     const __nv_bfloat16* x, __nv_bfloat16* out, cudaStream_t stream);
+                     const __nv_bfloat16* keys, const __nv_bfloat16* values, const CacheRows& cache,
+                     cudaStream_t stream);
 
 // Partial results of blocks that share out keys; grows as needed, one per stream.
 struct AttentionWorkspace {

@@ -109,10 +109,8 @@ class CudaKeyValues final : public KeyValues {
 
  private:
   void store(const Buffer& keys, const Buffer& values) override {
-    cuda::store_positions(shape(), capacity(), length(), keys.rows(), outputs(keys), keys_.data(),
-                          stream_);
-    cuda::store_positions(shape(), capacity(), length(), keys.rows(), outputs(values),
-                          values_.data(), stream_);
+    cuda::store_positions(shape(), capacity(), length(), keys.rows(), outputs(keys),
+                          outputs(values), {keys_.data(), values_.data()}, stream_);
   }
 
   cudaStream_t stream_;
