@@ -26,6 +26,7 @@
 #include "micromix/base/file.h"
 #include "micromix/kernels/cpu/backend.h"
 #include "micromix/kernels/cpu/instruction_set.h"
+#include "micromix/kernels/host.h"
 #include "micromix/kernels/reference/oracle.h"
 
 namespace micromix::bench {
@@ -74,9 +75,10 @@ class MixedProduct {
     double quantizing = 0;
     for (const auto& linear : linears_) {
       const double start = now();
-      backend.set(*input_, plan_, m_, x_.data());
+      backend.set(*input_, *prepared_plan_, rows_);
       quantizing += now() - start;
-      backend.multiply(*linear, *input_, y_.data());
+      const kernels::Product product{linear.get(), &product_};
+      backend.multiply({&product, 1}, *input_);
     }
     return quantizing;
   }
@@ -119,6 +121,9 @@ class MixedProduct {
   kernels::InputPlan plan_;
   std::vector<float> x_, y_;
   std::unique_ptr<kernels::Input> input_ = kernels::cpu_backend().make_input();
+  std::unique_ptr<kernels::Plan> prepared_plan_ = kernels::cpu_backend().prepare(plan_);
+  kernels::HostBuffer rows_{x_.data(), m_, plan_.k};
+  kernels::HostBuffer product_;
   std::vector<RandomWeight> weights_;
   std::vector<std::unique_ptr<kernels::Linear>> linears_;
 };

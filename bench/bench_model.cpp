@@ -50,9 +50,8 @@ struct Rates {
 
 // Runs IDS and computes the logits that follow the last.
 void step(const Model& model, std::span<const int32_t> ids, Context& context) {
-  const auto hidden = model.forward(ids, context);
-  const auto logits = model.logits(1, hidden.last(model.config().hidden_size).data(), context);
-  if (!std::isfinite(logits.front())) throw Error("logits: found NaN or Inf");
+  if (!std::isfinite(model.next_logits(ids, context).front()))
+    throw Error("logits: found NaN or Inf");
 }
 
 // PROMPT and TOKENS as a new sequence; tokens one at a time, their ids known beforehand: sampling

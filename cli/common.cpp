@@ -10,6 +10,7 @@
 
 #include "micromix/base/file.h"
 #include "micromix/kernels/cpu/backend.h"
+#include "micromix/kernels/cuda/backend.h"
 #include "micromix/model/text.h"
 
 namespace micromix::cli {
@@ -57,12 +58,14 @@ void add_threads(CLI::App& command) {
 void add_device(CLI::App& command, std::string& device) {
   command
       .add_option("--device", device,
-                  "Where the model runs: cpu (fast kernels), reference (FP32, the oracle's twin)")
-      ->option_text("cpu|reference [cpu]")
-      ->check(CLI::IsMember({"cpu", "reference"}));
+                  "Where the model runs: cpu (fast kernels), cuda (an NVIDIA GPU, sm_80 or newer), "
+                  "reference (FP32, the oracle's twin)")
+      ->option_text("cpu|cuda|reference [cpu]")
+      ->check(CLI::IsMember({"cpu", "cuda", "reference"}));
 }
 
 const kernels::Backend& backend_of(const std::string& device) {
+  if (device == "cuda") return kernels::cuda_backend();
   return device == "reference" ? kernels::reference_backend() : kernels::cpu_backend();
 }
 

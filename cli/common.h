@@ -22,6 +22,7 @@ void add_threads(CLI::App& command);
 
 // --device: where a model runs.
 void add_device(CLI::App& command, std::string& device);
+// Throws Error where this machine or build lacks it.
 const kernels::Backend& backend_of(const std::string& device);
 
 // --resume and --force of commands that write a model folder.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "micromix/kernels/host.h"
 #include "micromix/kernels/reference/dense.h"
 #include "micromix/mx/bfloat16.h"
 #include "micromix/mx/element.h"
@@ -75,11 +76,12 @@ struct FakeLinear final : kernels::Linear {
   std::unique_ptr<kernels::Linear> linear;  // a view of weight
 };
 
-class FakeQuantizationBackend final : public kernels::Backend {
+class FakeQuantizationBackend final : public kernels::HostBackend {
  public:
   FakeQuantizationBackend(Baseline baseline, const kernels::Backend& backend)
       : baseline_(baseline), backend_(backend) {}
 
+  using HostBackend::prepare;
   std::unique_ptr<kernels::Linear> prepare(const kernels::DenseWeight& weight) const override {
     auto fake = std::make_unique<FakeLinear>();
     fake->weight.resize(weight.n * weight.k);
@@ -98,20 +100,20 @@ class FakeQuantizationBackend final : public kernels::Backend {
   }
 
   std::unique_ptr<kernels::Input> make_input() const override { return backend_.make_input(); }
-  void set(kernels::Input& input, const kernels::InputPlan& plan, int64_t m,
-           const float* x) const override {
-    backend_.set(input, plan, m, x);
-    quantize(input, plan, m);
+  void set(kernels::Input& input, const kernels::Plan& plan,
+           const kernels::Buffer& x) const override {
+    backend_.set(input, plan, x);
+    quantize(input, plan, x.rows());
   }
-  void set_rmsnorm(kernels::Input& input, const kernels::InputPlan& plan, int64_t m, const float* x,
-                   std::span<const float> gain, float eps) const override {
-    backend_.set_rmsnorm(input, plan, m, x, gain, eps);
-    quantize(input, plan, m);
+  void set_rmsnorm(kernels::Input& input, const kernels::Plan& plan, const kernels::Rows& hidden,
+                   const kernels::Buffer* addend, const kernels::Norm& norm) const override {
+    backend_.set_rmsnorm(input, plan, hidden, addend, norm);
+    quantize(input, plan, hidden.count);
   }
-  void set_swiglu(kernels::Input& input, const kernels::InputPlan& plan, int64_t m,
-                  const float* gate, const float* up) const override {
-    backend_.set_swiglu(input, plan, m, gate, up);
-    quantize(input, plan, m);
+  void set_swiglu(kernels::Input& input, const kernels::Plan& plan, const kernels::Buffer& gate,
+                  const kernels::Buffer& up) const override {
+    backend_.set_swiglu(input, plan, gate, up);
+    quantize(input, plan, gate.rows());
   }
 
   std::span<const float> rows(const kernels::Input& input) const override {
@@ -121,10 +123,10 @@ class FakeQuantizationBackend final : public kernels::Backend {
   void multiply(std::span<const kernels::Product> products,
                 const kernels::Input& input) const override {
     for (const auto& [linear, y] : products) {
-      const auto& fake = static_cast<const FakeLinear&>(*linear);
-      backend_.multiply(*fake.linear, input, y);
-      const int64_t m = static_cast<int64_t>(backend_.rows(input).size()) / fake.k();
-      for (int64_t i = 0; i < m * fake.n(); ++i) y[i] = mx::round_to_bfloat16(y[i]);
+      const kernels::Product product{static_cast<const FakeLinear&>(*linear).linear.get(), y};
+      backend_.multiply({&product, 1}, input);
+      float* const out = kernels::values(*y);
+      for (int64_t i = 0; i < y->rows() * y->width(); ++i) out[i] = mx::round_to_bfloat16(out[i]);
     }
   }
 
@@ -132,18 +134,19 @@ class FakeQuantizationBackend final : public kernels::Backend {
                                                       int64_t capacity) const override {
     return backend_.make_key_values(shape, capacity);
   }
-  void attend(const kernels::KeyValues& cache, int64_t m, const float* q,
-              float* out) const override {
-    backend_.attend(cache, m, q, out);
+  void attend(const kernels::KeyValues& cache, const kernels::Buffer& q,
+              kernels::Buffer& out) const override {
+    backend_.attend(cache, q, out);
   }
 
  private:
   // Rounds the rows that INPUT was set to.
-  void quantize(kernels::Input& input, const kernels::InputPlan& plan, int64_t m) const {
+  void quantize(kernels::Input& input, const kernels::Plan& plan, int64_t m) const {
+    const int64_t k = plan.input().k;
     std::vector<float> rows;
     for (float value : backend_.rows(input)) rows.push_back(mx::round_to_bfloat16(value));
-    fake_quantize(baseline_, m, plan.k, rows.data());
-    backend_.set(input, plan, m, rows.data());
+    fake_quantize(baseline_, m, k, rows.data());
+    backend_.set(input, plan, kernels::HostBuffer(rows.data(), m, k));
   }
 
   Baseline baseline_;

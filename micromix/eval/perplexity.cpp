@@ -81,23 +81,16 @@ PerplexityResult evaluate_perplexity(const Model& model, const Model* reference,
   for (int64_t window = 0; window < windows; ++window) {
     const auto ids = tokens.subspan(window * options.window, options.window);
     context.clear();
-    const float* const hidden = model.forward(ids, context).data();
-    const float* reference_hidden = nullptr;
+    model.forward(ids, context);
     if (reference != nullptr) {
       reference_context->clear();
-      reference_hidden = reference->forward(ids, *reference_context).data();
+      reference->forward(ids, *reference_context);
     }
     for (int64_t row = 0; row < predictions; row += kLogitRows) {
       const int64_t m = std::min(kLogitRows, predictions - row);
-      const float* const logits =
-          model.logits(m, hidden + row * config.hidden_size, context).data();
+      const float* const logits = model.logits(row, m, context).data();
       const float* base = nullptr;
-      if (reference != nullptr) {
-        base = reference
-                   ->logits(m, reference_hidden + row * reference->config().hidden_size,
-                            *reference_context)
-                   .data();
-      }
+      if (reference != nullptr) base = reference->logits(row, m, *reference_context).data();
       const Sums part = score(m, config.vocab_size, logits, base, ids.data() + row + 1);
       sums.negative_log_likelihood += part.negative_log_likelihood;
       sums.kl += part.kl;

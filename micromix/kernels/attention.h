@@ -1,7 +1,10 @@
 // What backends keep of attention: the keys and values of the positions seen so far.
 #pragma once
 
+#include <cassert>
 #include <cstdint>
+
+#include "micromix/kernels/buffer.h"
 
 namespace micromix::kernels {
 
@@ -24,15 +27,17 @@ class KeyValues {
   int64_t length() const { return length_; }
   void clear() { length_ = 0; }
 
-  // Appends M positions, for which there must be room: KEYS and VALUES [m, kv_heads * head_dim].
-  void append(int64_t m, const float* keys, const float* values) {
-    store(m, keys, values);
-    length_ += m;
+  // Appends the positions of KEYS and VALUES [m, kv_heads * head_dim], for which there must be
+  // room.
+  void append(const Buffer& keys, const Buffer& values) {
+    assert(length_ + keys.rows() <= capacity_ && keys.rows() == values.rows());
+    store(keys, values);
+    length_ += keys.rows();
   }
 
  private:
-  // Puts M positions behind the last.
-  virtual void store(int64_t m, const float* keys, const float* values) = 0;
+  // Puts them behind the last.
+  virtual void store(const Buffer& keys, const Buffer& values) = 0;
 
   AttentionShape shape_;
   int64_t capacity_;

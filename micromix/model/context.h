@@ -21,8 +21,10 @@ struct Context {
 
   std::vector<std::unique_ptr<kernels::KeyValues>> layers;
   Workspace workspace;
+  std::unique_ptr<kernels::Buffer> hidden;  // last states of the tokens that ran last
   std::unique_ptr<kernels::Input> head_input;
-  Buffer hidden, logits;
+  std::unique_ptr<kernels::Buffer> head_output;
+  std::vector<float> embeddings, logits;  // on the host
 };
 
 }  // namespace micromix

@@ -1,7 +1,6 @@
 #include "micromix/model/decoder_layer.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace micromix {
 namespace {
@@ -30,6 +29,11 @@ kernels::DenseWeight dense_view(const TensorView& tensor, std::vector<float> bia
 
 kernels::AttentionShape attention_shape(const ModelConfig& config) {
   return {config.num_heads, config.num_kv_heads, config.head_dim};
+}
+
+std::unique_ptr<kernels::Norm> prepare_norm(const kernels::Backend& backend, const TensorView& gain,
+                                            const ModelConfig& config) {
+  return backend.prepare_norm(to_floats(gain), config.rms_norm_eps);
 }
 
 std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
@@ -69,13 +73,12 @@ kernels::InputPlan input_plan(const std::optional<QuantizationConfig>& quantizat
 
 DecoderLayer::DecoderLayer(const LayerWeights& weights, const ModelConfig& config,
                            const kernels::Backend& backend)
-    : config_(config),
-      backend_(backend),
+    : backend_(backend),
       rope_(config.rope, config.head_dim),
-      attention_norm_(to_floats(*weights.attention_norm)),
-      mlp_norm_(to_floats(*weights.mlp_norm)),
-      q_norm_(optional_floats(weights.q_norm)),
-      k_norm_(optional_floats(weights.k_norm)) {
+      attention_norm_(prepare_norm(backend, *weights.attention_norm, config)),
+      mlp_norm_(prepare_norm(backend, *weights.mlp_norm, config)) {
+  if (weights.q_norm != nullptr) q_norm_ = prepare_norm(backend, *weights.q_norm, config);
+  if (weights.k_norm != nullptr) k_norm_ = prepare_norm(backend, *weights.k_norm, config);
   for (LinearRole role : kLinearRoles) {
     linears_[static_cast<size_t>(role)] = prepare(backend, weights[role]);
   }
@@ -84,20 +87,21 @@ DecoderLayer::DecoderLayer(const LayerWeights& weights, const ModelConfig& confi
     for (LinearRole role : kLinearRoles) {
       if (input_of(role) == input) readers.push_back(&weights[role]);
     }
-    plans_[static_cast<size_t>(input)] = input_plan(config.quantization, readers);
+    plans_[static_cast<size_t>(input)] = backend.prepare(input_plan(config.quantization, readers));
   }
 }
 
 void DecoderLayer::replace(LinearRole role, kernels::InputPlan plan,
                            std::unique_ptr<kernels::Linear> linear) {
-  plans_[static_cast<size_t>(input_of(role))] = std::move(plan);
+  plans_[static_cast<size_t>(input_of(role))] = backend_.prepare(std::move(plan));
   linears_[static_cast<size_t>(role)] = std::move(linear);
 }
 
-void DecoderLayer::forward(int64_t m, float* hidden, kernels::KeyValues& cache,
-                           Workspace& workspace, const InputObserver& observer) const {
-  attention(m, hidden, cache, workspace, observer);
-  mlp(m, hidden, workspace, observer);
+void DecoderLayer::forward(const kernels::Rows& hidden, const kernels::Buffer* addend,
+                           kernels::KeyValues& cache, Workspace& workspace,
+                           const InputObserver& observer) const {
+  attention(hidden, addend, cache, workspace, observer);
+  mlp(hidden, workspace, observer);
 }
 
 void DecoderLayer::observe(const InputObserver& observer, InputRole role, int64_t m,
@@ -105,73 +109,46 @@ void DecoderLayer::observe(const InputObserver& observer, InputRole role, int64_
   if (observer) observer(role, m, backend_.rows(input));
 }
 
-void DecoderLayer::attention(int64_t m, float* hidden, kernels::KeyValues& cache,
-                             Workspace& workspace, const InputObserver& observer) const {
+void DecoderLayer::multiply(LinearRole role, const kernels::Input& input,
+                            kernels::Buffer& y) const {
+  const kernels::Product product{&linear(role), &y};
+  backend_.multiply({&product, 1}, input);
+}
+
+void DecoderLayer::attention(const kernels::Rows& hidden, const kernels::Buffer* addend,
+                             kernels::KeyValues& cache, Workspace& workspace,
+                             const InputObserver& observer) const {
+  const int64_t m = hidden.count;
   kernels::Input& input = *workspace.input;
-  backend_.set_rmsnorm(input, plan(InputRole::kAttention), m, hidden, attention_norm_,
-                       static_cast<float>(config_.rms_norm_eps));
+  backend_.set_rmsnorm(input, plan(InputRole::kAttention), hidden, addend, *attention_norm_);
   observe(observer, InputRole::kAttention, m, input);
-  const int64_t width = config_.num_heads * config_.head_dim;
-  const int64_t kv_width = config_.num_kv_heads * config_.head_dim;
-  float* const q = workspace.q.resize(m * width);
-  float* const k = workspace.k.resize(m * kv_width);
-  float* const v = workspace.v.resize(m * kv_width);
+  kernels::Buffer &q = *workspace.q, &k = *workspace.k, &v = *workspace.v;
   const kernels::Product products[] = {
-      {&linear(LinearRole::kQ), q}, {&linear(LinearRole::kK), k}, {&linear(LinearRole::kV), v}};
+      {&linear(LinearRole::kQ), &q}, {&linear(LinearRole::kK), &k}, {&linear(LinearRole::kV), &v}};
   backend_.multiply(products, input);
-  rope_.prepare(cache.length(), m, workspace.rotations);
-  place_heads(workspace.rotations, config_.num_heads, q_norm_, q);
-  place_heads(workspace.rotations, config_.num_kv_heads, k_norm_, k);
-  cache.append(m, k, v);
+  rope_.prepare(cache.length(), m, backend_, workspace.rotations);
+  backend_.place_heads(q, q_norm_.get(), *workspace.rotations.angles);
+  backend_.place_heads(k, k_norm_.get(), *workspace.rotations.angles);
+  cache.append(k, v);
 
-  float* const attended = workspace.attended.resize(m * width);
-  backend_.attend(cache, m, q, attended);
-  backend_.set(input, plan(InputRole::kOutput), m, attended);
+  backend_.attend(cache, q, *workspace.attended);
+  backend_.set(input, plan(InputRole::kOutput), *workspace.attended);
   observe(observer, InputRole::kOutput, m, input);
-  add_product(LinearRole::kO, m, workspace, hidden);
+  multiply(LinearRole::kO, input, *workspace.output);
 }
 
-void DecoderLayer::mlp(int64_t m, float* hidden, Workspace& workspace,
+void DecoderLayer::mlp(const kernels::Rows& hidden, Workspace& workspace,
                        const InputObserver& observer) const {
+  const int64_t m = hidden.count;
   kernels::Input& input = *workspace.input;
-  backend_.set_rmsnorm(input, plan(InputRole::kMlp), m, hidden, mlp_norm_,
-                       static_cast<float>(config_.rms_norm_eps));
+  backend_.set_rmsnorm(input, plan(InputRole::kMlp), hidden, workspace.output.get(), *mlp_norm_);
   observe(observer, InputRole::kMlp, m, input);
-  float* const gate = workspace.gate.resize(m * config_.intermediate_size);
-  float* const up = workspace.up.resize(m * config_.intermediate_size);
-  const kernels::Product products[] = {{&linear(LinearRole::kGate), gate},
-                                       {&linear(LinearRole::kUp), up}};
+  const kernels::Product products[] = {{&linear(LinearRole::kGate), workspace.gate.get()},
+                                       {&linear(LinearRole::kUp), workspace.up.get()}};
   backend_.multiply(products, input);
-  backend_.set_swiglu(input, plan(InputRole::kDown), m, gate, up);
+  backend_.set_swiglu(input, plan(InputRole::kDown), *workspace.gate, *workspace.up);
   observe(observer, InputRole::kDown, m, input);
-  add_product(LinearRole::kDown, m, workspace, hidden);
-}
-
-void DecoderLayer::add_product(LinearRole role, int64_t m, Workspace& workspace,
-                               float* hidden) const {
-  const int64_t size = m * config_.hidden_size;
-  float* const y = workspace.output.resize(size);
-  backend_.multiply(linear(role), *workspace.input, y);
-#pragma omp parallel for schedule(static) if (m > 1)
-  for (int64_t i = 0; i < size; ++i) hidden[i] += y[i];
-}
-
-void DecoderLayer::place_heads(const Rotations& rotations, int64_t heads,
-                               std::span<const float> gain, float* x) const {
-  const int64_t head_dim = config_.head_dim;
-#pragma omp parallel for schedule(static) if (rotations.count > 1)
-  for (int64_t row = 0; row < rotations.count; ++row) {
-    float* vectors = x + row * heads * head_dim;
-    for (int64_t head = 0; head < heads && !gain.empty(); ++head) {
-      float* vector = vectors + head * head_dim;
-      double squares = 0;
-      for (int64_t i = 0; i < head_dim; ++i) squares += static_cast<double>(vector[i]) * vector[i];
-      const double mean = squares / static_cast<double>(head_dim);
-      const float factor = static_cast<float>(1.0 / std::sqrt(mean + config_.rms_norm_eps));
-      for (int64_t i = 0; i < head_dim; ++i) vector[i] = vector[i] * factor * gain[i];
-    }
-    rope_.rotate(rotations, row, heads, vectors);
-  }
+  multiply(LinearRole::kDown, input, *workspace.output);
 }
 
 }  // namespace micromix

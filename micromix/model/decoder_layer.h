@@ -23,7 +23,11 @@ kernels::DenseWeight dense_view(const TensorView& tensor, std::vector<float> bia
 
 kernels::AttentionShape attention_shape(const ModelConfig& config);
 
-// The same of a linear, made ready; the tensors must outlive it.
+// A norm of the model, made ready.
+std::unique_ptr<kernels::Norm> prepare_norm(const kernels::Backend& backend, const TensorView& gain,
+                                            const ModelConfig& config);
+
+// A linear, made ready; the tensors must outlive it.
 std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
                                          const LinearWeights& weights);
 
@@ -42,34 +46,34 @@ class DecoderLayer {
   // readers of that input must be replaced by weights of the same plan.
   void replace(LinearRole role, kernels::InputPlan plan, std::unique_ptr<kernels::Linear> linear);
 
-  // HIDDEN [m, hidden_size] are the rows at positions cache.length()...; they are replaced by the
-  // layer's output, and their keys and values appended to CACHE, which must have room. An OBSERVER
-  // needs plans that keep rows.
-  void forward(int64_t m, float* hidden, kernels::KeyValues& cache, Workspace& workspace,
+  // HIDDEN [m, hidden_size] are the rows at positions cache.length()..., to which ADDEND is still
+  // to be added unless it is null: what the layer before left in WORKSPACE. The layer adds it and
+  // its attention's output, appends keys and values to CACHE, which must have room, and leaves its
+  // last term in workspace.output, for the next layer or the caller to add. An OBSERVER needs plans
+  // that keep rows.
+  void forward(const kernels::Rows& hidden, const kernels::Buffer* addend,
+               kernels::KeyValues& cache, Workspace& workspace,
                const InputObserver& observer = nullptr) const;
 
  private:
   const kernels::Linear& linear(LinearRole role) const {
     return *linears_[static_cast<size_t>(role)];
   }
-  const kernels::InputPlan& plan(InputRole role) const { return plans_[static_cast<size_t>(role)]; }
-  void attention(int64_t m, float* hidden, kernels::KeyValues& cache, Workspace& workspace,
+  const kernels::Plan& plan(InputRole role) const { return *plans_[static_cast<size_t>(role)]; }
+  void attention(const kernels::Rows& hidden, const kernels::Buffer* addend,
+                 kernels::KeyValues& cache, Workspace& workspace,
                  const InputObserver& observer) const;
-  void mlp(int64_t m, float* hidden, Workspace& workspace, const InputObserver& observer) const;
-  // Adds the product of ROLE's linear and WORKSPACE's input to HIDDEN.
-  void add_product(LinearRole role, int64_t m, Workspace& workspace, float* hidden) const;
-  // RMSNorm over each head's vector (Qwen3), where GAIN is not empty, then rope.
-  void place_heads(const Rotations& rotations, int64_t heads, std::span<const float> gain,
-                   float* x) const;
+  void mlp(const kernels::Rows& hidden, Workspace& workspace, const InputObserver& observer) const;
+  void multiply(LinearRole role, const kernels::Input& input, kernels::Buffer& y) const;
   void observe(const InputObserver& observer, InputRole role, int64_t m,
                const kernels::Input& input) const;
 
-  const ModelConfig& config_;
   const kernels::Backend& backend_;
   Rope rope_;
   std::array<std::unique_ptr<kernels::Linear>, kLinearRoles.size()> linears_;
-  std::array<kernels::InputPlan, kInputRoles.size()> plans_;
-  std::vector<float> attention_norm_, mlp_norm_, q_norm_, k_norm_;
+  std::array<std::unique_ptr<kernels::Plan>, kInputRoles.size()> plans_;
+  std::unique_ptr<kernels::Norm> attention_norm_, mlp_norm_;
+  std::unique_ptr<kernels::Norm> q_norm_, k_norm_;  // null: none (all but Qwen3)
 };
 
 }  // namespace micromix

@@ -20,9 +20,7 @@ void generate(const Model& model, std::span<const int32_t> prompt, const Generat
   std::span<const int32_t> next = prompt;
   int32_t token = 0;
   for (int64_t i = 0; i < options.max_new_tokens; ++i) {
-    const std::span<const float> hidden = model.forward(next, context);
-    const std::span<const float> logits =
-        model.logits(1, hidden.last(config.hidden_size).data(), context);
+    const std::span<const float> logits = model.next_logits(next, context);
     if (!std::ranges::all_of(logits, [](float logit) { return std::isfinite(logit); })) {
       throw Error(fmt::format("{}: NaN or Inf in the logits of new token {}",
                               model.weights().store.model().string(), i));

@@ -60,32 +60,41 @@ Model::Model(const std::filesystem::path& path, const kernels::Backend& layers,
 }
 
 Context Model::make_context(int64_t capacity) const {
-  Context context{{}, Workspace(backend_), head_backend_.make_input(), {}, {}};
+  Context context{{},
+                  Workspace(backend_),
+                  backend_.make_buffer(kernels::BufferType::kFloat),
+                  head_backend_.make_input(),
+                  head_backend_.make_buffer(kernels::BufferType::kFloat),
+                  {},
+                  {}};
   for (size_t i = 0; i < layers_.size(); ++i) {
     context.layers.push_back(backend_.make_key_values(attention_shape(config()), capacity));
   }
   return context;
 }
 
-std::span<const float> Model::forward(std::span<const int32_t> ids, Context& context) const {
-  const int64_t size = config().hidden_size;
+void Model::forward(std::span<const int32_t> ids, Context& context) const {
   const int64_t m = static_cast<int64_t>(ids.size());
-  float* const hidden = context.hidden.resize(m * size);
-  embed(weights_, ids, hidden);
+  context.hidden->resize(m, config().hidden_size);
   for (int64_t row = 0; row < m; row += kChunk) {
+    const kernels::Rows hidden(*context.hidden, row, std::min(kChunk, m - row));
+    context.embeddings.resize(hidden.count * config().hidden_size);
+    embed(weights_, ids.subspan(row, hidden.count), context.embeddings.data());
+    backend_.write(hidden, context.embeddings.data());
+    const kernels::Buffer* addend = nullptr;
     for (size_t i = 0; i < layers_.size(); ++i) {
-      layers_[i].forward(std::min(kChunk, m - row), hidden + row * size, *context.layers[i],
-                         context.workspace);
+      layers_[i].forward(hidden, addend, *context.layers[i], context.workspace);
+      addend = context.workspace.output.get();
     }
+    if (addend != nullptr) backend_.add(hidden, *addend);
   }
-  return {hidden, static_cast<size_t>(m * size)};
 }
 
-std::span<const float> Model::logits(int64_t m, const float* hidden, Context& context) const {
-  const int64_t size = m * config().vocab_size;
-  float* const out = context.logits.resize(size);
-  head_.logits(m, hidden, *context.head_input, out);
-  return {out, static_cast<size_t>(size)};
+std::span<const float> Model::logits(int64_t first, int64_t count, Context& context) const {
+  head_.logits({*context.hidden, first, count}, *context.head_input, *context.head_output);
+  context.logits.resize(count * config().vocab_size);
+  head_backend_.read(*context.head_output, context.logits.data());
+  return context.logits;
 }
 
 }  // namespace micromix

@@ -31,7 +31,8 @@ class Model {
   explicit Model(const std::filesystem::path& path,
                  const kernels::Backend& backend = kernels::reference_backend())
       : Model(path, backend, backend) {}
-  // Runs the final norm and lm_head on HEAD.
+  // Runs the final norm and lm_head on HEAD, which must read the hidden states of LAYERS: the same
+  // one, or both on the host.
   Model(const std::filesystem::path& path, const kernels::Backend& layers,
         const kernels::Backend& head);
   Model(const Model&) = delete;  // layers refer to the config
@@ -43,13 +44,20 @@ class Model {
   // Room for CAPACITY positions.
   Context make_context(int64_t capacity) const;
 
-  // Runs tokens at positions context.length()... and returns their last hidden states, before the
-  // final norm: [ids.size(), hidden_size], in CONTEXT until the next call. Ids must lie in the
-  // vocabulary, and CONTEXT have room for them. Any number of tokens is run in chunks.
-  std::span<const float> forward(std::span<const int32_t> ids, Context& context) const;
+  // Runs tokens at positions context.length()... and leaves their last hidden states, before the
+  // final norm, in context.hidden [ids.size(), hidden_size]. Ids must lie in the vocabulary, and
+  // CONTEXT have room for them. Any number of tokens is run in chunks.
+  void forward(std::span<const int32_t> ids, Context& context) const;
 
-  // Logits [m, vocab_size] of hidden states [m, hidden_size], in CONTEXT until the next call.
-  std::span<const float> logits(int64_t m, const float* hidden, Context& context) const;
+  // Logits [count, vocab_size] of COUNT tokens of the last forward() from the FIRST on; in CONTEXT
+  // until the next call.
+  std::span<const float> logits(int64_t first, int64_t count, Context& context) const;
+
+  // Runs tokens and returns the logits [vocab_size] that follow the last.
+  std::span<const float> next_logits(std::span<const int32_t> ids, Context& context) const {
+    forward(ids, context);
+    return logits(static_cast<int64_t>(ids.size()) - 1, 1, context);
+  }
 
  private:
   ModelWeights weights_;

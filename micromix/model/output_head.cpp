@@ -5,17 +5,18 @@
 namespace micromix {
 
 OutputHead::OutputHead(const ModelWeights& weights, const kernels::Backend& backend)
-    : config_(weights.config),
-      backend_(backend),
-      norm_(to_floats(*weights.final_norm)),
+    : backend_(backend),
+      norm_(prepare_norm(backend, *weights.final_norm, weights.config)),
       linear_(prepare(backend, weights.lm_head)) {
   const LinearWeights* const reader = &weights.lm_head;
-  plan_ = input_plan(config_.quantization, {&reader, 1});
+  plan_ = backend.prepare(input_plan(weights.config.quantization, {&reader, 1}));
 }
 
-void OutputHead::logits(int64_t m, const float* hidden, kernels::Input& input, float* out) const {
-  backend_.set_rmsnorm(input, plan_, m, hidden, norm_, static_cast<float>(config_.rms_norm_eps));
-  backend_.multiply(*linear_, input, out);
+void OutputHead::logits(const kernels::Rows& hidden, kernels::Input& input,
+                        kernels::Buffer& out) const {
+  backend_.set_rmsnorm(input, *plan_, hidden, nullptr, *norm_);
+  const kernels::Product product{linear_.get(), &out};
+  backend_.multiply({&product, 1}, input);
 }
 
 }  // namespace micromix

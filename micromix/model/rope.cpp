@@ -1,6 +1,5 @@
 #include "micromix/model/rope.h"
 
-#include <cassert>
 #include <cmath>
 #include <numbers>
 
@@ -42,37 +41,24 @@ Rope::Rope(const RopeConfig& config, int64_t head_dim) : head_dim_(head_dim) {
   }
 }
 
-void Rope::prepare(int64_t first, int64_t count, Rotations& rotations) const {
+void Rope::prepare(int64_t first, int64_t count, const kernels::Backend& backend,
+                   Rotations& rotations) const {
   if (rotations.first == first && rotations.count == count) return;
   const int64_t half = head_dim_ / 2;
   rotations.first = first;
   rotations.count = count;
-  rotations.cosines.resize(count * half);
-  rotations.sines.resize(count * half);
+  rotations.values.resize(count * head_dim_);
   for (int64_t row = 0; row < count; ++row) {
+    float* const cosines = rotations.values.data() + row * head_dim_;
     for (int64_t i = 0; i < half; ++i) {
       // The angle is rounded to FP32 as PyTorch computes it, so that long positions agree with it.
       const float angle = static_cast<float>(first + row) * frequencies_[i];
-      rotations.cosines[row * half + i] = std::cos(angle);
-      rotations.sines[row * half + i] = std::sin(angle);
+      cosines[i] = std::cos(angle);
+      cosines[half + i] = std::sin(angle);
     }
   }
-}
-
-void Rope::rotate(const Rotations& rotations, int64_t row, int64_t heads, float* x) const {
-  const int64_t half = head_dim_ / 2;
-  assert(row >= 0 && row < rotations.count);
-  const float* const cosines = rotations.cosines.data() + row * half;
-  const float* const sines = rotations.sines.data() + row * half;
-  for (int64_t head = 0; head < heads; ++head) {
-    float* const first = x + head * head_dim_;
-    float* const second = first + half;
-    for (int64_t i = 0; i < half; ++i) {
-      const float rotated = first[i] * cosines[i] - second[i] * sines[i];
-      second[i] = second[i] * cosines[i] + first[i] * sines[i];
-      first[i] = rotated;
-    }
-  }
+  rotations.angles->resize(count, head_dim_);
+  backend.write(*rotations.angles, rotations.values.data());
 }
 
 }  // namespace micromix

@@ -1,19 +1,25 @@
-// Rotary position embedding (Su et al. 2021), in the half-split form of Hugging Face's Llama, with
-// the frequency scalings `linear` and `llama3` (Llama 3.1).
+// The angles of rotary position embedding (Su et al. 2021), with the frequency scalings `linear`
+// and `llama3` (Llama 3.1).
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "micromix/checkpoint/config.h"
+#include "micromix/kernels/linear.h"
 
 namespace micromix {
 
-// Cosines and sines of the angles at consecutive positions, [count, head_dim / 2].
+// The angles at consecutive positions, as Backend::place_heads takes them.
 struct Rotations {
+  explicit Rotations(const kernels::Backend& backend)
+      : angles(backend.make_buffer(kernels::BufferType::kFloat)) {}
+
   int64_t first = 0;
   int64_t count = 0;
-  std::vector<float> cosines, sines;
+  std::vector<float> values;                // [count, head_dim]
+  std::unique_ptr<kernels::Buffer> angles;  // the same
 };
 
 class Rope {
@@ -22,10 +28,8 @@ class Rope {
 
   // Makes ROTATIONS those of COUNT positions from FIRST. They must have been made by a rope like
   // this: if they are for these positions already, they stay.
-  void prepare(int64_t first, int64_t count, Rotations& rotations) const;
-
-  // Rotates HEADS consecutive vectors of head_dim at the ROW-th position of ROTATIONS, in place.
-  void rotate(const Rotations& rotations, int64_t row, int64_t heads, float* x) const;
+  void prepare(int64_t first, int64_t count, const kernels::Backend& backend,
+               Rotations& rotations) const;
 
  private:
   int64_t head_dim_;

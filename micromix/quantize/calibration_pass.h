@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
 #include "micromix/base/progress.h"
 #include "micromix/checkpoint/model_weights.h"
@@ -29,9 +28,9 @@ class CalibrationPass {
   int64_t length_;
   int64_t samples_;
   int64_t next_ = 0;
-  std::vector<float> hidden_;  // [samples * length, hidden_size]
   std::unique_ptr<kernels::KeyValues> cache_;
   Workspace workspace_;
+  std::unique_ptr<kernels::Buffer> hidden_;  // [samples * length, hidden_size]
 };
 
 }  // namespace micromix

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "micromix/kernels/host.h"
 #include "micromix/model/distribution.h"
 #include "micromix/model/model.h"
 #include "micromix/model/output_head.h"
@@ -33,26 +34,32 @@ struct Sample {
 // One hidden state a token of the sample, [tokens, hidden_size].
 using Hidden = std::vector<float>;
 
+kernels::HostBuffer view(Hidden& hidden, int64_t size) {
+  return {hidden.data(), std::ssize(hidden) / size, size};
+}
+
 void run_layer(const DecoderLayer& layer, const ModelConfig& config, const Sample& sample,
                Hidden& hidden) {
   const kernels::Backend& backend = kernels::reference_backend();
+  kernels::HostBuffer states = view(hidden, config.hidden_size);
   const auto cache = backend.make_key_values(attention_shape(config), sample.length);
   Workspace workspace(backend);
   for (int64_t window = 0; window < sample.windows; ++window) {
     cache->clear();
-    layer.forward(sample.length, hidden.data() + window * sample.length * config.hidden_size,
-                  *cache, workspace);
+    const kernels::Rows rows(states, window * sample.length, sample.length);
+    layer.forward(rows, nullptr, *cache, workspace);
+    backend.add(rows, *workspace.output);
   }
 }
 
-// Sum over M rows of KL(softmax(reference) || softmax(logits)).
-double sum_kl(int64_t m, int64_t vocab, const std::vector<float>& reference,
-              const std::vector<float>& logits) {
-  std::vector<double> rows(m);  // summed in order: the same for any number of threads
+// Sum over rows of KL(softmax(reference) || softmax(logits)).
+double sum_kl(const kernels::HostBuffer& reference, const kernels::HostBuffer& logits) {
+  const int64_t vocab = logits.width();
+  std::vector<double> rows(logits.rows());  // summed in order: the same for any number of threads
 #pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < m; ++i) {
-    const float* p = reference.data() + i * vocab;
-    const float* q = logits.data() + i * vocab;
+  for (int64_t i = 0; i < logits.rows(); ++i) {
+    const float* p = reference.row(i);
+    const float* q = logits.row(i);
     rows[i] = kl_divergence(p, log_sum_exp(p, vocab), q, log_sum_exp(q, vocab), vocab);
   }
   double sum = 0;
@@ -61,21 +68,23 @@ double sum_kl(int64_t m, int64_t vocab, const std::vector<float>& reference,
 }
 
 // Mean KL of the last hidden states OTHERS from those of BASE.
-std::vector<double> mean_kl(const ModelWeights& weights, const Hidden& base,
-                            std::span<const Hidden> others) {
+std::vector<double> mean_kl(const ModelWeights& weights, Hidden& base, std::span<Hidden> others) {
   const OutputHead head(weights, kernels::reference_backend());
   const auto input = kernels::reference_backend().make_input();
-  const int64_t vocab = weights.config.vocab_size;
-  std::vector<float> reference(kLogitRows * vocab), logits(kLogitRows * vocab);
   const int64_t size = weights.config.hidden_size;
-  const int64_t tokens = static_cast<int64_t>(base.size()) / size;
+  const int64_t tokens = std::ssize(base) / size;
+  kernels::HostBuffer reference, logits;
   std::vector<double> kl(others.size());
   for (int64_t row = 0; row < tokens; row += kLogitRows) {
     const int64_t m = std::min(kLogitRows, tokens - row);
-    head.logits(m, base.data() + row * size, *input, reference.data());
+    const auto logits_of = [&](Hidden& hidden, kernels::HostBuffer& out) {
+      kernels::HostBuffer states = view(hidden, size);
+      head.logits({states, row, m}, *input, out);
+    };
+    logits_of(base, reference);
     for (size_t i = 0; i < others.size(); ++i) {
-      head.logits(m, others[i].data() + row * size, *input, logits.data());
-      kl[i] += sum_kl(m, vocab, reference, logits) / static_cast<double>(tokens);
+      logits_of(others[i], logits);
+      kl[i] += sum_kl(reference, logits) / static_cast<double>(tokens);
     }
   }
   return kl;

@@ -71,6 +71,11 @@ TEST(Command, RunsOnTheKernelsAskedFor) {
   EXPECT_EQ(unknown.exit_code, 1);
   EXPECT_THAT(unknown.err, HasSubstr("MICROMIX_CPU: found 'mmx', expected one of: "));
   EXPECT_EQ(run_command(eval + " --device tpu").exit_code, 2);
+  const auto on_gpu = run_command(eval + " --device cuda");
+  if (on_gpu.exit_code != 0) {  // there is none
+    EXPECT_EQ(on_gpu.exit_code, 1);
+    EXPECT_THAT(on_gpu.err, HasSubstr("CUDA"));
+  }
 }
 
 TEST(Command, DevicesNamesCpuKernelsAndGpusOrWhyThereAreNone) {

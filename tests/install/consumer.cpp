@@ -9,5 +9,5 @@ int main(int, char** argv) {
   const auto tokenizer = micromix::load_tokenizer(argv[1], model.config());
   const auto ids = tokenizer->encode("The city of", /*add_special=*/true);
   micromix::Context context = model.make_context(static_cast<int64_t>(ids.size()));
-  std::printf("%zu hidden values\n", model.forward(ids, context).size());
+  std::printf("%zu logits\n", model.next_logits(ids, context).size());
 }

@@ -1,60 +1,31 @@
-// Every backend that this machine can run against the FP64 oracle: the derived bound, and equality
-// where arithmetic is exact.
-#include "micromix/kernels/cpu/backend.h"
-
+// Every backend that a program has as subjects against the FP64 oracle: the derived bound, and
+// equality where arithmetic is exact.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include <omp.h>
 
-#include "micromix/kernels/cpu/instruction_set.h"
-#include "micromix/kernels/reference/gemm.h"
+#include "micromix/kernels/cpu/kernels.h"
 #include "micromix/kernels/reference/oracle.h"
 #include "micromix/mx/bfloat16.h"
 #include "micromix/mx/block.h"
 #include "tests/kernels/random_linear.h"
+#include "tests/kernels/subjects.h"
 #include "tests/testing.h"
 
 namespace micromix::kernels {
 namespace {
 
+using testing::activation_formats;
 using testing::Random;
 using testing::random_plan;
 using testing::random_rows;
 using testing::random_weight;
 using testing::SegmentShape;
+using testing::Subject;
 
-struct Subject {
-  std::string name;
-  const Backend* backend;
-  // FP32 additions in the longest chain behind an output.
-  int64_t (*additions)(int64_t k);
-};
-
-int64_t reference_additions(int64_t k) {
-  return gemm_additions(k) + 1;  // the bias
-}
-
-std::vector<Subject> subjects() {
-  static const auto cpu_backends = [] {
-    std::vector<std::pair<std::string, std::unique_ptr<Backend>>> all;
-    for (const cpu::Kernels* each : cpu::supported_kernels()) {
-      all.emplace_back(each->name, make_cpu_backend(*each));
-    }
-    return all;
-  }();
-  std::vector<Subject> all = {{"reference", &reference_backend(), reference_additions}};
-  for (const auto& [name, backend] : cpu_backends) {
-    all.push_back({name, backend.get(), cpu_additions});
-  }
-  return all;
-}
-
-class EveryBackend : public ::testing::TestWithParam<Subject> {};
-
-std::vector<std::optional<mx::Format>> activation_formats() {
-  return {mx::Format::kE2M1, mx::Format::kE2M3, mx::Format::kE3M2, mx::Format::kE4M3, std::nullopt};
-}
+class EveryBackend : public testing::BackendTest {};
 
 void expect_within_bound(const Subject& subject, const MixedWeight& weight, const InputPlan& plan,
                          int64_t m, const std::vector<float>& x) {
@@ -309,170 +280,96 @@ TEST_P(EveryBackend, ResultDoesNotDependOnThreads) {
   omp_set_num_threads(threads);
 }
 
-// Fused inputs equal the plain one on the values before rounding, and those their definition.
-TEST_P(EveryBackend, FusedInputsAreTheirDefinition) {
-  Random random(8);
-  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 64}};
-  const auto weight = random_weight(random, 17, shapes, 120, 134, false);
-  auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-  plan.keep_rows = true;
-  const int64_t m = 5;
-  const std::vector<float> a = random_rows(random, m * 64);
-  const std::vector<float> b = random_rows(random, m * 64);
-  const std::vector<float> gain = random_rows(random, 64);
+// The norm of rows with an addend is that of their sum, which stays; rows beside them stay too.
+TEST_P(EveryBackend, NormAddsTheAddendFirst) {
+  Random random(14);
+  constexpr int64_t kN = 8;
+  const int64_t m = 9, first = 2, count = 5, k = 64;
+  const InputPlan plan{k, {}, {}, mx::ScaleRule::kRceil, false};
+  const std::vector<float> x = random_rows(random, m * k);
+  std::vector<float> y = random_rows(random, count * k), sum = x;
+  for (float& value : y) value = mx::round_to_bfloat16(value);
+  for (int64_t i = 0; i < count * k; ++i) sum[first * k + i] += y[i];
+  const std::vector<float> w = random_rows(random, kN * k);
+  const DenseWeight weight{kN, k, DenseType::kF32, std::as_bytes(std::span(w)), {}};
   const Backend& backend = *GetParam().backend;
-  const auto linear = backend.prepare(weight.weight);
-  const auto same_as_plain = [&](const Input& fused) {
-    std::vector<float> y(m * 17), expected(m * 17);
-    backend.multiply(*linear, fused, y.data());
-    backend.multiply(*linear, *backend.input(plan, m, backend.rows(fused).data()), expected.data());
-    EXPECT_EQ(y, expected);
+  const auto linear = backend.prepare(weight);
+  const auto prepared = backend.prepare(plan);
+  const auto norm = backend.prepare_norm(random_rows(random, k), 1e-5);
+  const auto addend = backend.buffer(BufferType::kOutput, count, k, y.data());
+  const auto input = backend.make_input();
+  const auto products = [&](Buffer& hidden, const Buffer* term) {
+    backend.set_rmsnorm(*input, *prepared, {hidden, first, count}, term, *norm);
+    std::vector<float> result(count * kN);
+    backend.multiply(*linear, *input, result.data());
+    return result;
   };
-  const auto normed = backend.make_input(), gated = backend.make_input();
-  backend.set_rmsnorm(*normed, plan, m, a.data(), gain, 1e-5f);
-  backend.set_swiglu(*gated, plan, m, a.data(), b.data());
-  same_as_plain(*normed);
-  same_as_plain(*gated);
-  for (int64_t row = 0; row < m; ++row) {
-    double squares = 0;
-    for (int64_t j = 0; j < 64; ++j) squares += std::pow(a[row * 64 + j], 2.0);
-    for (int64_t j = 0; j < 64; ++j) {
-      const int64_t i = row * 64 + j;
-      const double norm = a[i] / std::sqrt(squares / 64 + static_cast<double>(1e-5f)) * gain[j];
-      // Three FP32 roundings: the factor's, and two products'.
-      EXPECT_LE(std::fabs(backend.rows(*normed)[i] - norm), std::fabs(norm) * 3.01 * 0x1p-24);
-      const double silu = a[i] / (1 + std::exp(-static_cast<double>(a[i]))) * b[i];
-      // exp (4 ulp, each 2^-23), the sum, the quotient and the product. Below -88.7 exp(-gate)
-      // overflows and the result is zero, where silu is smaller than 2^-121.
-      const double bound = std::fabs(silu) * 12 * 0x1p-24 + 0x1p-121 * std::fabs(b[i]) + 0x1p-149;
-      EXPECT_LE(std::fabs(backend.rows(*gated)[i] - silu), bound);
-    }
-  }
+  const auto fused = backend.buffer(BufferType::kFloat, m, k, x.data());
+  const auto plain = backend.buffer(BufferType::kFloat, m, k, sum.data());
+  EXPECT_EQ(products(*fused, addend.get()), products(*plain, nullptr));
+  std::vector<float> found(m * k);
+  backend.read(*fused, found.data());
+  EXPECT_EQ(found, sum);
+  backend.write(*fused, x.data());
+  backend.add({*fused, first, count}, *addend);
+  backend.read(*fused, found.data());
+  EXPECT_EQ(found, sum);
 }
 
-// Rows of every kind for every format and rule: what a CPU input holds is the oracle's, and its
-// codes where they have no sign of zero to lose.
-TEST(CpuQuantizer, EqualsTheOracle) {
-  Random random(9);
-  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
-    const auto backend = make_cpu_backend(*kernels);
-    for (mx::Format weight : {mx::Format::kE2M1, mx::Format::kE4M3}) {
-      for (const auto& format : activation_formats()) {
-        for (mx::ScaleRule rule : mx::kScaleRules) {
-          const auto plan = random_plan(random, {{weight, format, 96}}, rule);
-          const int64_t m = 33;
-          std::vector<float> x = random_rows(random, m * 96);
-          for (int64_t row = 0; row < m; ++row) {
-            for (int64_t j = 0; j < 96; ++j) {
-              float& value = x[row * 96 + j];
-              // Magnitudes from subnormal to near the largest; all extreme; halves between codes.
-              if (row < 16) value *= std::ldexp(1.0f, static_cast<int>(row * 17) - 140);
-              if (row == 16) value = value < 0 ? -0x1.FEp127f : 0x1.FEp127f;
-              if (row == 17) value = 0;
-              if (row >= 18 && row < 26) value = static_cast<float>(random() % 256) / 16;
-            }
-          }
-          const auto input = backend->input(plan, m, x.data());
-          const QuantizedRows expected = quantize_rows(plan, m, x.data());
-          for (int64_t row = 0; row < m; ++row) {
-            const QuantizedRows found = cpu_quantized_row(*input, row);
-            for (int64_t j = 0; j < 96; ++j) {
-              if (!format) {
-                ASSERT_EQ(found.values[j], expected.values[row * 96 + j]);
-                continue;
-              }
-              ASSERT_EQ(found.scales[j / 32], expected.scales[row * 3 + j / 32]) << row;
-              ASSERT_EQ(mx::decode(*format, found.codes[j]),
-                        mx::decode(*format, expected.codes[row * 96 + j]))
-                  << kernels->name << " " << mx::name(*format) << " " << mx::name(rule) << " row "
-                  << row << " channel " << j;
-            }
-          }
+// Heads of any width, with a norm and without: the FP64 rotation of the FP64 norm.
+TEST_P(EveryBackend, HeadsAreNormalizedAndRotated) {
+  Random random(15);
+  const Subject& subject = GetParam();
+  const Backend& backend = *subject.backend;
+  for (const auto& [m, heads, head_dim] :
+       std::vector<std::array<int64_t, 3>>{{1, 3, 64}, {5, 2, 16}, {3, 1, 80}, {2, 4, 256}}) {
+    const int64_t half = head_dim / 2;
+    std::vector<float> x = random_rows(random, m * heads * head_dim);
+    for (float& value : x) value = mx::round_to_bfloat16(value);
+    const std::vector<float> gain = random_rows(random, head_dim);
+    std::vector<float> angles(m * head_dim);
+    for (int64_t i = 0; i < m * half; ++i) {
+      const float angle = static_cast<float>(i);
+      angles[i / half * head_dim + i % half] = std::cos(angle);
+      angles[i / half * head_dim + half + i % half] = std::sin(angle);
+    }
+    const auto on_device = backend.buffer(BufferType::kFloat, m, head_dim, angles.data());
+    for (bool normalizes : {false, true}) {
+      const auto norm = normalizes ? backend.prepare_norm(gain, 1e-5) : nullptr;
+      const auto placed = backend.buffer(BufferType::kOutput, m, heads * head_dim, x.data());
+      backend.place_heads(*placed, norm.get(), *on_device);
+      std::vector<float> found(x.size());
+      backend.read(*placed, found.data());
+      for (int64_t vector = 0; vector < m * heads; ++vector) {
+        const float* const in = x.data() + vector * head_dim;
+        const float* const cosines = angles.data() + vector / heads * head_dim;
+        double squares = 0;
+        for (int64_t i = 0; i < head_dim; ++i) squares += static_cast<double>(in[i]) * in[i];
+        const double factor = 1 / std::sqrt(squares / static_cast<double>(head_dim) + 1e-5);
+        const auto normed = [&](int64_t i) {
+          return normalizes ? in[i] * factor * gain[i] : in[i];
+        };
+        for (int64_t i = 0; i < head_dim; ++i) {
+          const double cosine = cosines[i % half], sine = cosines[half + i % half];
+          const double a = normed(i) * cosine;
+          const double b = normed((i + half) % head_dim) * (i < half ? -sine : sine);
+          // The norm's factor (an FP32 sum of head_dim / 32 + 5 squares, the root, the quotient),
+          // two products with it, one with the angle, and the sum.
+          const double roundings = static_cast<double>(head_dim) / 32 + 12;
+          const double error = roundings * 0x1p-24 * (std::fabs(a) + std::fabs(b)) +
+                               subject.output_rounding * std::fabs(a + b);
+          ASSERT_LE(std::fabs(found[vector * head_dim + i] - (a + b)), error + 0x1p-140)
+              << head_dim << " vector " << vector << " channel " << i;
         }
-      }
-    }
-  }
-}
-
-void expect_oracle_inputs(const cpu::Kernels& kernels, const InputPlan& plan, int64_t m,
-                          const std::vector<float>& x) {
-  const auto backend = make_cpu_backend(kernels);
-  const auto input = backend->input(plan, m, x.data());
-  const QuantizedRows expected = quantize_rows(plan, m, x.data());
-  for (int64_t row = 0; row < m; ++row) {
-    const QuantizedRows found = cpu_quantized_row(*input, row);
-    int64_t channel = 0;
-    for (const InputPlan::Segment& segment : plan.segments) {
-      for (const int64_t end = channel + segment.channels; channel < end; ++channel) {
-        const int64_t i = row * plan.k + channel;
-        ASSERT_EQ(found.scales[channel / 32], expected.scales[i / 32])
-            << kernels.name << " " << m << " rows, row " << row << ", channel " << channel;
-        ASSERT_EQ(mx::decode(*segment.format, found.codes[channel]),
-                  mx::decode(*segment.format, expected.codes[i]))
-            << kernels.name << " " << m << " rows, row " << row << ", channel " << channel;
-      }
-    }
-  }
-}
-
-// Halves of every element's spacing, of blocks whose scales differ.
-std::vector<float> rows_with_ties(Random& random, int64_t count) {
-  std::vector<float> x(count);
-  for (float& value : x) {
-    const auto bits = static_cast<float>(static_cast<int>(random() % 1024) - 512);
-    value = std::ldexp(bits, static_cast<int>(random() % 5) - 12);
-  }
-  return x;
-}
-
-// Tiles of every number of rows, whose scales the fast path takes.
-TEST(CpuQuantizer, TilesOfEverySizeEqualTheOracle) {
-  Random random(11);
-  std::vector<std::vector<SegmentShape>> plans = {{{mx::Format::kE2M1, mx::Format::kE2M1, 608},
-                                                   {mx::Format::kE2M3, mx::Format::kE2M3, 32},
-                                                   {mx::Format::kE2M1, mx::Format::kE4M3, 64},
-                                                   {mx::Format::kE4M3, mx::Format::kE4M3, 320}}};
-  for (mx::Format weight : {mx::Format::kE2M1, mx::Format::kE4M3}) {
-    for (mx::Format format : mx::kOperandFormats) plans.push_back({{weight, format, 640}});
-  }
-  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
-    for (const auto& shapes : plans) {
-      for (mx::ScaleRule rule : mx::kScaleRules) {
-        for (int64_t m = 1; m <= 13; ++m) {
-          auto plan = random_plan(random, shapes, rule);
-          if (m % 2 == 0) plan.permutation.clear();
-          std::vector<float> x = rows_with_ties(random, m * plan.k);
-          if (m % 3 == 0) std::fill_n(x.begin(), plan.k / 2, 0.0f);
-          expect_oracle_inputs(*kernels, plan, m, x);
-        }
-      }
-    }
-  }
-}
-
-// A block of subnormals is neither zero nor common.
-TEST(CpuQuantizer, SubnormalBlocksEqualTheOracle) {
-  Random random(12);
-  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
-    for (int64_t m = 1; m <= 6; ++m) {
-      for (bool all : {false, true}) {
-        auto plan = random_plan(random,
-                                {{mx::Format::kE2M1, mx::Format::kE2M1, 96},
-                                 {mx::Format::kE4M3, mx::Format::kE4M3, 32}},
-                                mx::ScaleRule::kRceil);
-        plan.permutation.clear();
-        std::vector<float> x = rows_with_ties(random, m * plan.k);
-        const int64_t first = all ? 0 : (m - 1) * plan.k + 32;
-        std::fill_n(x.begin() + first, all ? m * plan.k : 32, -0x1p-130f);
-        expect_oracle_inputs(*kernels, plan, m, x);
       }
     }
   }
 }
 
 // Mixed and dense linears of ragged sizes that read one input, which is set again and again.
-TEST(CpuBackend, ProductsTogetherEqualThoseAlone) {
+TEST_P(EveryBackend, ProductsTogetherEqualThoseAlone) {
   Random random(13);
+  const Backend& backend = *GetParam().backend;
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 96},
                                             {mx::Format::kE4M3, mx::Format::kE4M3, 32}};
   auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
@@ -483,76 +380,100 @@ TEST(CpuBackend, ProductsTogetherEqualThoseAlone) {
   const std::vector<float> w = random_rows(random, 70 * plan.k);
   const DenseWeight dense{70, plan.k, DenseType::kF32, std::as_bytes(std::span(w)), {}};
   const DenseWeight other{5, 64, DenseType::kF32, std::as_bytes(std::span(w)), {}};
-  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
-    const auto backend = make_cpu_backend(*kernels);
-    const auto reused = backend->make_input();
-    const std::unique_ptr<Linear> linears[] = {
-        backend->prepare(first.weight), backend->prepare(dense), backend->prepare(second.weight)};
-    const auto of_other = backend->prepare(other);
-    for (int64_t m : {300, 1, 13, 6}) {
-      const std::vector<float> x = random_rows(random, m * plan.k);
-      backend->set(*reused, plan, m, x.data());
-      std::vector<std::vector<float>> together;
-      std::vector<Product> products;
-      for (const auto& linear : linears) together.emplace_back(m * linear->n());
-      for (size_t i = 0; i < together.size(); ++i) {
-        products.push_back({linears[i].get(), together[i].data()});
-      }
-      backend->multiply(products, *reused);
-      const auto fresh = backend->input(plan, m, x.data());
-      for (size_t i = 0; i < together.size(); ++i) {
-        std::vector<float> alone(together[i].size());
-        backend->multiply(*linears[i], *fresh, alone.data());
-        EXPECT_EQ(together[i], alone) << kernels->name << " " << m << " rows, linear " << i;
-      }
-      backend->set(*reused, dense_plan, m, x.data());
-      std::vector<float> y(m * 5), expected(m * 5);
-      backend->multiply(*of_other, *reused, y.data());
-      backend->multiply(*of_other, *backend->input(dense_plan, m, x.data()), expected.data());
-      EXPECT_EQ(y, expected) << kernels->name << " " << m << " rows";
+  const auto reused = backend.make_input();
+  const std::unique_ptr<Linear> linears[] = {backend.prepare(first.weight), backend.prepare(dense),
+                                             backend.prepare(second.weight)};
+  const auto of_other = backend.prepare(other);
+  for (int64_t m : {300, 1, 13, 6}) {
+    const std::vector<float> x = random_rows(random, m * plan.k);
+    backend.set(*reused, plan, m, x.data());
+    std::vector<std::unique_ptr<Buffer>> together;
+    std::vector<Product> products;
+    for (const auto& linear : linears) {
+      together.push_back(backend.make_buffer(BufferType::kOutput));
+      products.push_back({linear.get(), together.back().get()});
     }
-    backend->set(*reused, plan, 0, nullptr);
-    backend->multiply(*linears[0], *reused, nullptr);
+    backend.multiply(products, *reused);
+    const auto fresh = backend.input(plan, m, x.data());
+    for (size_t i = 0; i < together.size(); ++i) {
+      std::vector<float> found(m * linears[i]->n()), alone(found.size());
+      backend.read(*together[i], found.data());
+      backend.multiply(*linears[i], *fresh, alone.data());
+      EXPECT_EQ(found, alone) << m << " rows, linear " << i;
+    }
+    backend.set(*reused, dense_plan, m, x.data());
+    std::vector<float> y(m * 5), expected(m * 5);
+    backend.multiply(*of_other, *reused, y.data());
+    backend.multiply(*of_other, *backend.input(dense_plan, m, x.data()), expected.data());
+    EXPECT_EQ(y, expected) << m << " rows";
   }
+  backend.set(*reused, plan, 0, nullptr);
+  backend.multiply(*linears[0], *reused, nullptr);
 }
 
-// Dense weights of every type: BF16 operands, FP32 sums.
-TEST(CpuBackend, DenseWeightsAreWithinTheBound) {
+// Results of either type: FP32 for logits, and the backend's own.
+TEST_P(EveryBackend, MixedResultsAreTheSameInEveryBuffer) {
+  Random random(16);
+  const Backend& backend = *GetParam().backend;
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M3, mx::Format::kE2M3, 96}};
+  const auto weight = random_weight(random, 33, shapes, 120, 134, true);
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  const auto input = backend.input(plan, 3, random_rows(random, 3 * plan.k).data());
+  const auto linear = backend.prepare(weight.weight);
+  std::vector<float> expected(3 * 33), found(3 * 33);
+  backend.multiply(*linear, *input, expected.data());
+  const auto wide = backend.make_buffer(BufferType::kFloat);
+  const Product product{linear.get(), wide.get()};
+  backend.multiply({&product, 1}, *input);
+  backend.read(*wide, found.data());
+  EXPECT_EQ(found, expected);
+}
+
+// Dense weights of every type.
+TEST_P(EveryBackend, DenseWeightsAreWithinTheBound) {
   Random random(10);
-  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
-    const auto backend = make_cpu_backend(*kernels);
-    for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{
-             {1, 1, 8}, {1, 37, 64}, {7, 33, 64}, {13, 70, 100}, {1, 64, 1088}, {500, 40, 96}}) {
-      const std::vector<float> w = random_rows(random, n * k);
-      std::vector<mx::BFloat16> halves;
-      for (float value : w) halves.push_back(mx::to_bfloat16(value));
-      const std::vector<float> bias = random_rows(random, n);
-      const std::vector<float> x = random_rows(random, m * k);
-      const InputPlan plan{k, {}, {}, mx::ScaleRule::kRceil, false};
-      const auto input = backend->input(plan, m, x.data());
-      for (const DenseWeight& weight :
-           {DenseWeight{n, k, DenseType::kBF16, std::as_bytes(std::span(halves)), bias},
-            DenseWeight{n, k, DenseType::kF32, std::as_bytes(std::span(w)), bias}}) {
-        std::vector<float> y(m * n);
-        backend->multiply(*backend->prepare(weight), *input, y.data());
-        for (int64_t i = 0; i < m * n; ++i) {
-          double exact = bias[i % n], magnitude = std::fabs(exact);
-          for (int64_t p = 0; p < k; ++p) {
-            const double product = static_cast<double>(mx::round_to_bfloat16(x[i / n * k + p])) *
-                                   static_cast<double>(mx::round_to_bfloat16(w[i % n * k + p]));
-            exact += product;
-            magnitude += std::fabs(product);
-          }
-          ASSERT_LE(std::fabs(y[i] - exact),
-                    static_cast<double>(cpu_additions(k)) * 0x1p-23 * magnitude)
-              << kernels->name << " " << m << "x" << n << "x" << k;
-        }
-      }
+  const Subject& subject = GetParam();
+  const Backend& backend = *subject.backend;
+  for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{{1, 1, 8},
+                                                                   {1, 37, 64},
+                                                                   {7, 33, 64},
+                                                                   {13, 70, 100},
+                                                                   {3, 5, 33},
+                                                                   {1, 64, 1088},
+                                                                   {500, 40, 96}}) {
+    const std::vector<float> w = random_rows(random, n * k);
+    std::vector<mx::BFloat16> halves;
+    std::vector<float> rounded;
+    for (float value : w) {
+      halves.push_back(mx::to_bfloat16(value));
+      rounded.push_back(mx::to_float(halves.back()));
     }
+    const std::vector<float> bias = random_rows(random, n);
+    const std::vector<float> x = random_rows(random, m * k);
+    const auto input = backend.input({k, {}, {}, mx::ScaleRule::kRceil, false}, m, x.data());
+    const auto expect_bound = [&](const DenseWeight& weight, const std::vector<float>& values) {
+      std::vector<float> y(m * n);
+      backend.multiply(*backend.prepare(weight), *input, y.data());
+      for (int64_t i = 0; i < m * n; ++i) {
+        double exact = bias[i % n], magnitude = std::fabs(exact);
+        for (int64_t p = 0; p < k; ++p) {
+          const double product = static_cast<double>(subject.dense_operand(x[i / n * k + p])) *
+                                 static_cast<double>(subject.dense_operand(values[i % n * k + p]));
+          exact += product;
+          magnitude += std::fabs(product);
+        }
+        const double sums = static_cast<double>(subject.additions(k)) * 0x1p-23 * magnitude;
+        const double rounding =
+            subject.output_rounding * (std::fabs(exact) + std::fabs(bias[i % n]) + sums);
+        ASSERT_LE(std::fabs(y[i] - exact), sums + rounding) << m << "x" << n << "x" << k;
+      }
+    };
+    expect_bound({n, k, DenseType::kBF16, std::as_bytes(std::span(halves)), bias}, rounded);
+    expect_bound({n, k, DenseType::kF32, std::as_bytes(std::span(w)), bias}, w);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, EveryBackend, ::testing::ValuesIn(subjects()),
+INSTANTIATE_TEST_SUITE_P(, EveryBackend, ::testing::ValuesIn(testing::subjects()),
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -69,6 +70,11 @@ inline kernels::InputPlan random_plan(Random& random, const std::vector<SegmentS
   for (int64_t j = 0; j < plan.k; ++j) plan.permutation[j] = static_cast<int32_t>(j);
   std::shuffle(plan.permutation.begin(), plan.permutation.end(), random);
   return plan;
+}
+
+// All that a segment's activations may be.
+inline std::vector<std::optional<mx::Format>> activation_formats() {
+  return {mx::Format::kE2M1, mx::Format::kE2M3, mx::Format::kE3M2, mx::Format::kE4M3, std::nullopt};
 }
 
 // Rows of COUNT values in all, their magnitudes spread over orders.

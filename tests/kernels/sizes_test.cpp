@@ -7,6 +7,7 @@
 
 #include "micromix/kernels/cpu/backend.h"
 #include "micromix/kernels/cpu/instruction_set.h"
+#include "micromix/kernels/host.h"
 #include "micromix/kernels/reference/oracle.h"
 #include "tests/kernels/random_linear.h"
 #include "tests/kernels/repeated_bytes.h"
@@ -107,7 +108,10 @@ TEST(SlowCpuSizes, RowsBeyond32Bits) {
   const RepeatedBytes x(std::as_bytes(std::span(period)), m * row_bytes);
   const Backend& backend = cpu_backend();
   std::vector<float> y(m * kN);
-  const auto input = backend.input(plan, m, reinterpret_cast<const float*>(x.bytes().data()));
+  auto* const values = const_cast<float*>(reinterpret_cast<const float*>(x.bytes().data()));
+  const auto prepared = backend.prepare(plan);
+  const auto input = backend.make_input();
+  backend.set(*input, *prepared, HostBuffer(values, m, plan.k));
   backend.multiply(*backend.prepare(weight.weight), *input, y.data());
 
   std::set<int64_t> sample = {0, 1, m - 2, m - 1};

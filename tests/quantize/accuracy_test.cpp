@@ -3,6 +3,7 @@
 #include "micromix/eval/perplexity.h"
 #include "micromix/kernels/cpu/backend.h"
 #include "micromix/kernels/cpu/instruction_set.h"
+#include "micromix/kernels/host.h"
 #include "micromix/model/text.h"
 #include "micromix/quantize/pipeline.h"
 #include "tests/quantize/demo.h"
@@ -71,10 +72,11 @@ TEST(SlowAccuracy, PaperHoldsWhereUniformE2M1Collapses) {
 }
 
 // A backend's linears with the reference's attention.
-class WithReferenceAttention final : public kernels::Backend {
+class WithReferenceAttention final : public kernels::HostBackend {
  public:
   explicit WithReferenceAttention(const kernels::Backend& linears) : linears_(linears) {}
 
+  using HostBackend::prepare;
   std::unique_ptr<kernels::Linear> prepare(const kernels::DenseWeight& weight) const override {
     return linears_.prepare(weight);
   }
@@ -82,17 +84,17 @@ class WithReferenceAttention final : public kernels::Backend {
     return linears_.prepare(weight);
   }
   std::unique_ptr<kernels::Input> make_input() const override { return linears_.make_input(); }
-  void set(kernels::Input& input, const kernels::InputPlan& plan, int64_t m,
-           const float* x) const override {
-    linears_.set(input, plan, m, x);
+  void set(kernels::Input& input, const kernels::Plan& plan,
+           const kernels::Buffer& x) const override {
+    linears_.set(input, plan, x);
   }
-  void set_rmsnorm(kernels::Input& input, const kernels::InputPlan& plan, int64_t m, const float* x,
-                   std::span<const float> gain, float eps) const override {
-    linears_.set_rmsnorm(input, plan, m, x, gain, eps);
+  void set_rmsnorm(kernels::Input& input, const kernels::Plan& plan, const kernels::Rows& hidden,
+                   const kernels::Buffer* addend, const kernels::Norm& norm) const override {
+    linears_.set_rmsnorm(input, plan, hidden, addend, norm);
   }
-  void set_swiglu(kernels::Input& input, const kernels::InputPlan& plan, int64_t m,
-                  const float* gate, const float* up) const override {
-    linears_.set_swiglu(input, plan, m, gate, up);
+  void set_swiglu(kernels::Input& input, const kernels::Plan& plan, const kernels::Buffer& gate,
+                  const kernels::Buffer& up) const override {
+    linears_.set_swiglu(input, plan, gate, up);
   }
   std::span<const float> rows(const kernels::Input& input) const override {
     return linears_.rows(input);
@@ -105,9 +107,9 @@ class WithReferenceAttention final : public kernels::Backend {
                                                       int64_t capacity) const override {
     return kernels::reference_backend().make_key_values(shape, capacity);
   }
-  void attend(const kernels::KeyValues& cache, int64_t m, const float* q,
-              float* out) const override {
-    kernels::reference_backend().attend(cache, m, q, out);
+  void attend(const kernels::KeyValues& cache, const kernels::Buffer& q,
+              kernels::Buffer& out) const override {
+    kernels::reference_backend().attend(cache, q, out);
   }
 
  private:

@@ -1,7 +1,6 @@
 #include "micromix/kernels/cpu/attention.h"
 
 #include <algorithm>
-#include <cassert>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -10,6 +9,7 @@
 #include <omp.h>
 
 #include "micromix/kernels/cpu/tiles.h"
+#include "micromix/kernels/host.h"
 #include "micromix/mx/bfloat16.h"
 
 namespace micromix::kernels::cpu {
@@ -196,14 +196,14 @@ PackedKeyValues::PackedKeyValues(const AttentionShape& shape, int64_t capacity)
       keys_(shape.kv_heads * blocks_ * depth_ * kPairsBytes),
       values_(keys_.size()) {}
 
-void PackedKeyValues::store(int64_t m, const float* keys, const float* values) {
-  assert(length() + m <= capacity());
+void PackedKeyValues::store(const Buffer& keys, const Buffer& values) {
+  const int64_t m = keys.rows();
   const int64_t first = length() / kBlock;
   const int64_t last = (length() + m - 1) / kBlock;
 #pragma omp parallel for collapse(2) schedule(static) if (m > 1)
   for (int64_t head = 0; head < shape().kv_heads; ++head) {
     for (int64_t block = first; block <= last; ++block) {
-      store_positions(head, block, m, keys, values);
+      store_positions(head, block, m, kernels::values(keys), kernels::values(values));
     }
   }
 }

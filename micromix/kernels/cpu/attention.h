@@ -45,7 +45,7 @@ class PackedKeyValues final : public KeyValues {
   int64_t value_offset(int64_t head, int64_t panel, int64_t block) const {
     return (head * depth_ + panel) * value_stride() + block * kPairsBytes;
   }
-  void store(int64_t m, const float* keys, const float* values) override;
+  void store(const Buffer& keys, const Buffer& values) override;
   void store_positions(int64_t head, int64_t block, int64_t m, const float* keys,
                        const float* values);
 

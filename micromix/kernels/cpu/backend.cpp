@@ -12,6 +12,7 @@
 #include "micromix/kernels/cpu/linears.h"
 #include "micromix/kernels/cpu/panel_product.h"
 #include "micromix/kernels/cpu/tiles.h"
+#include "micromix/kernels/host.h"
 #include "micromix/mx/bfloat16.h"
 
 namespace micromix::kernels {
@@ -88,9 +89,13 @@ class Partition {
   int64_t parts_ = 0;
 };
 
-class CpuBackend final : public Backend {
+class CpuBackend final : public HostBackend {
  public:
   explicit CpuBackend(const Kernels& kernels) : kernels_(kernels) {}
+
+  using HostBackend::multiply;
+  using HostBackend::prepare;
+  using HostBackend::set;
 
   std::unique_ptr<Linear> prepare(const DenseWeight& weight) const override {
     return std::make_unique<cpu::DenseLinear>(weight);
@@ -101,22 +106,30 @@ class CpuBackend final : public Backend {
 
   std::unique_ptr<Input> make_input() const override { return std::make_unique<CpuInput>(); }
 
-  void set(Input& input, const InputPlan& plan, int64_t m, const float* x) const override {
-    set_rows(input, plan, m, [&](int64_t row, float*) { return x + row * plan.k; });
+  void set(Input& input, const Plan& plan, const Buffer& x) const override {
+    set_rows(input, plan.input(), x.rows(),
+             [&](int64_t row, float*) { return values(x) + row * x.width(); });
   }
 
-  void set_rmsnorm(Input& input, const InputPlan& plan, int64_t m, const float* x,
-                   std::span<const float> gain, float eps) const override {
-    set_rows(input, plan, m, [&](int64_t row, float* out) {
-      kernels_.rmsnorm_row(x + row * plan.k, gain.data(), plan.k, eps, out);
+  void set_rmsnorm(Input& input, const Plan& plan, const Rows& hidden, const Buffer* addend,
+                   const Norm& norm) const override {
+    const int64_t k = plan.input().k;
+    set_rows(input, plan.input(), hidden.count, [&](int64_t row, float* out) {
+      float* const x = values(hidden) + row * k;
+      if (addend != nullptr) {
+        const float* const term = values(*addend) + row * k;
+        for (int64_t j = 0; j < k; ++j) x[j] += term[j];
+      }
+      kernels_.rmsnorm_row(x, norm.gain().data(), k, static_cast<float>(norm.eps()), out);
       return out;
     });
   }
 
-  void set_swiglu(Input& input, const InputPlan& plan, int64_t m, const float* gate,
-                  const float* up) const override {
-    set_rows(input, plan, m, [&](int64_t row, float* out) {
-      kernels_.swiglu_row(gate + row * plan.k, up + row * plan.k, plan.k, out);
+  void set_swiglu(Input& input, const Plan& plan, const Buffer& gate,
+                  const Buffer& up) const override {
+    const int64_t k = plan.input().k;
+    set_rows(input, plan.input(), gate.rows(), [&](int64_t row, float* out) {
+      kernels_.swiglu_row(values(gate) + row * k, values(up) + row * k, k, out);
       return out;
     });
   }
@@ -129,6 +142,7 @@ class CpuBackend final : public Backend {
 
   void multiply(std::span<const Product> products, const Input& input) const override {
     const auto& rows = static_cast<const CpuInput&>(input);
+    for (const Product& product : products) product.y->resize(rows.m, product.linear->n());
     if (rows.m == 0) return;
     for (const Product& product : products) {
       assert(product.linear->k() == rows.plan->k);
@@ -142,7 +156,7 @@ class CpuBackend final : public Backend {
       const bool mixed = is_mixed(linear);
       PanelProduct sums(kernels_, mixed ? rows.mixed : rows.dense, part);
       linear.multiply(sums);
-      sums.store(linear.n(), linear.bias(), mixed, product->y);
+      sums.store(linear.n(), linear.bias(), mixed, values(*product->y));
     };
     if (partition.few_rows()) {
       // A thread streams panels that lie one after another, in ever shorter runs.
@@ -154,7 +168,7 @@ class CpuBackend final : public Backend {
     }
     for (const Product& product : products) {
       if (is_mixed(*product.linear)) {
-        fix_special(static_cast<const MixedLinear&>(*product.linear), rows, product.y);
+        fix_special(static_cast<const MixedLinear&>(*product.linear), rows, values(*product.y));
       }
     }
   }
@@ -164,8 +178,10 @@ class CpuBackend final : public Backend {
     return std::make_unique<cpu::PackedKeyValues>(shape, capacity);
   }
 
-  void attend(const KeyValues& cache, int64_t m, const float* q, float* out) const override {
-    cpu::attend(kernels_, static_cast<const cpu::PackedKeyValues&>(cache), m, q, out);
+  void attend(const KeyValues& cache, const Buffer& q, Buffer& out) const override {
+    out.resize(q.rows(), q.width());
+    cpu::attend(kernels_, static_cast<const cpu::PackedKeyValues&>(cache), q.rows(), values(q),
+                values(out));
   }
 
  private:

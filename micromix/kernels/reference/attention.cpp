@@ -1,9 +1,9 @@
 #include "micromix/kernels/reference/attention.h"
 
 #include <algorithm>
-#include <cassert>
 #include <cmath>
 
+#include "micromix/kernels/host.h"
 #include "micromix/kernels/reference/gemm.h"
 
 namespace micromix::kernels {
@@ -32,10 +32,11 @@ FloatKeyValues::FloatKeyValues(const AttentionShape& shape, int64_t capacity)
       keys_(shape.kv_heads * shape.head_dim * capacity),
       values_(shape.kv_heads * shape.head_dim * capacity) {}
 
-void FloatKeyValues::store(int64_t m, const float* keys, const float* values) {
-  assert(length() + m <= capacity());
+void FloatKeyValues::store(const Buffer& key_rows, const Buffer& value_rows) {
+  const float* const keys = kernels::values(key_rows);
+  const float* const values = kernels::values(value_rows);
   const auto [_, heads, head_dim] = shape();
-  for (int64_t row = 0; row < m; ++row) {
+  for (int64_t row = 0; row < key_rows.rows(); ++row) {
     for (int64_t head = 0; head < heads; ++head) {
       for (int64_t i = 0; i < head_dim; ++i) {
         const int64_t from = (row * heads + head) * head_dim + i;

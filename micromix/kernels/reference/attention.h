@@ -23,7 +23,7 @@ class FloatKeyValues final : public KeyValues {
   }
 
  private:
-  void store(int64_t m, const float* keys, const float* values) override;
+  void store(const Buffer& keys, const Buffer& values) override;
 
   std::vector<float> keys_;
   std::vector<float> values_;

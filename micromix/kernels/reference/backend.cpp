@@ -12,7 +12,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "micromix/kernels/linear.h"
+#include "micromix/kernels/host.h"
 #include "micromix/kernels/reference/attention.h"
 #include "micromix/kernels/reference/dense.h"
 #include "micromix/kernels/reference/gemm.h"
@@ -158,7 +158,7 @@ void add_bias(std::span<const float> bias, int64_t m, int64_t n, float* y) {
 }
 
 void multiply_mixed(const MixedLinear& linear, const ReferenceInput& input, float* y) {
-  assert(!input.mixed.empty());
+  assert(!input.mixed.empty() || input.m == 0);
   const int64_t n = linear.n();
   parallel_gemm(input.m, n, input.k, input.mixed.data(), input.k, linear, y, n);
   add_bias(linear.weight().bias, input.m, n, y);
@@ -179,8 +179,12 @@ void multiply_mixed(const MixedLinear& linear, const ReferenceInput& input, floa
   }
 }
 
-class ReferenceBackend final : public Backend {
+class ReferenceBackend final : public HostBackend {
  public:
+  using HostBackend::multiply;
+  using HostBackend::prepare;
+  using HostBackend::set;
+
   std::unique_ptr<Linear> prepare(const DenseWeight& weight) const override {
     return std::make_unique<DenseLinear>(weight);
   }
@@ -190,40 +194,44 @@ class ReferenceBackend final : public Backend {
 
   std::unique_ptr<Input> make_input() const override { return std::make_unique<ReferenceInput>(); }
 
-  void set(Input& input, const InputPlan& plan, int64_t m, const float* x) const override {
+  void set(Input& input, const Plan& plan, const Buffer& x) const override {
     auto& of_reference = static_cast<ReferenceInput&>(input);
-    of_reference.dense.assign(x, x + m * plan.k);
-    finish(of_reference, plan, m);
+    of_reference.dense.assign(values(x), values(x) + x.rows() * x.width());
+    finish(of_reference, plan.input(), x.rows());
   }
 
-  void set_rmsnorm(Input& input, const InputPlan& plan, int64_t m, const float* x,
-                   std::span<const float> gain, float eps) const override {
+  void set_rmsnorm(Input& input, const Plan& plan, const Rows& hidden, const Buffer* addend,
+                   const Norm& norm) const override {
+    if (addend != nullptr) add(hidden, *addend);
     auto& of_reference = static_cast<ReferenceInput&>(input);
-    const int64_t k = plan.k;
+    const int64_t k = plan.input().k;
+    const auto eps = static_cast<float>(norm.eps());
     std::vector<float>& normed = of_reference.dense;
-    normed.resize(m * k);
+    normed.resize(hidden.count * k);
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < m; ++row) {
-      const float* in = x + row * k;
+    for (int64_t row = 0; row < hidden.count; ++row) {
+      const float* in = values(hidden) + row * k;
       double squares = 0;
       for (int64_t j = 0; j < k; ++j) squares += static_cast<double>(in[j]) * in[j];
       const float factor =
           static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(k) + eps));
-      for (int64_t j = 0; j < k; ++j) normed[row * k + j] = in[j] * factor * gain[j];
+      for (int64_t j = 0; j < k; ++j) normed[row * k + j] = in[j] * factor * norm.gain()[j];
     }
-    finish(of_reference, plan, m);
+    finish(of_reference, plan.input(), hidden.count);
   }
 
-  void set_swiglu(Input& input, const InputPlan& plan, int64_t m, const float* gate,
-                  const float* up) const override {
+  void set_swiglu(Input& input, const Plan& plan, const Buffer& gates,
+                  const Buffer& ups) const override {
     auto& of_reference = static_cast<ReferenceInput&>(input);
+    const float* const gate = values(gates);
+    const float* const up = values(ups);
     std::vector<float>& gated = of_reference.dense;
-    gated.resize(m * plan.k);
+    gated.resize(gates.rows() * gates.width());
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < m * plan.k; ++i) {
+    for (int64_t i = 0; i < std::ssize(gated); ++i) {
       gated[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
     }
-    finish(of_reference, plan, m);
+    finish(of_reference, plan.input(), gates.rows());
   }
 
   std::span<const float> rows(const Input& input) const override {
@@ -232,8 +240,10 @@ class ReferenceBackend final : public Backend {
 
   void multiply(std::span<const Product> products, const Input& input) const override {
     const auto& rows = static_cast<const ReferenceInput&>(input);
-    for (const auto& [linear, y] : products) {
+    for (const auto& [linear, out] : products) {
       assert(linear->k() == rows.k);
+      out->resize(rows.m, linear->n());
+      float* const y = values(*out);
       if (const auto* mixed = dynamic_cast<const MixedLinear*>(linear)) {
         multiply_mixed(*mixed, rows, y);
         continue;
@@ -249,8 +259,9 @@ class ReferenceBackend final : public Backend {
     return std::make_unique<FloatKeyValues>(shape, capacity);
   }
 
-  void attend(const KeyValues& cache, int64_t m, const float* q, float* out) const override {
-    attend_float(static_cast<const FloatKeyValues&>(cache), m, q, out);
+  void attend(const KeyValues& cache, const Buffer& q, Buffer& out) const override {
+    out.resize(q.rows(), q.width());
+    attend_float(static_cast<const FloatKeyValues&>(cache), q.rows(), values(q), values(out));
   }
 };
 

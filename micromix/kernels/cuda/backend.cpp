@@ -1,0 +1,312 @@
+#include "micromix/kernels/cuda/backend.h"
+
+#include <cassert>
+#include <vector>
+
+#include "micromix/base/error.h"
+#include "micromix/kernels/cuda/attention.h"
+#include "micromix/kernels/cuda/dense.h"
+#include "micromix/kernels/cuda/device.h"
+#include "micromix/kernels/cuda/device_plan.h"
+#include "micromix/kernels/cuda/product.h"
+#include "micromix/kernels/cuda/quantize.h"
+#include "micromix/kernels/cuda/rows.h"
+#include "micromix/mx/bfloat16.h"
+
+namespace micromix::kernels {
+namespace {
+
+using cuda::DenseLinear;
+using cuda::DeviceArray;
+
+class CudaBuffer final : public Buffer {
+ public:
+  explicit CudaBuffer(BufferType type) : type_(type) {}
+
+  BufferType type() const { return type_; }
+  float* floats() {
+    assert(type_ == BufferType::kFloat);
+    return reinterpret_cast<float*>(memory_.data());
+  }
+  __nv_bfloat16* outputs() {
+    assert(type_ == BufferType::kOutput);
+    return reinterpret_cast<__nv_bfloat16*>(memory_.data());
+  }
+
+ private:
+  void reserve(int64_t count) override {
+    memory_.resize(count * (type_ == BufferType::kFloat ? sizeof(float) : sizeof(__nv_bfloat16)));
+  }
+
+  BufferType type_;
+  DeviceArray<std::byte> memory_;
+};
+
+CudaBuffer& of_cuda(Buffer& buffer) {
+  return static_cast<CudaBuffer&>(buffer);
+}
+const __nv_bfloat16* outputs(const Buffer& buffer) {
+  return of_cuda(const_cast<Buffer&>(buffer)).outputs();
+}
+float* floats(const Rows& rows) {
+  return of_cuda(*rows.buffer).floats() + rows.first * rows.buffer->width();
+}
+
+struct CudaPlan final : Plan {
+  explicit CudaPlan(InputPlan plan) : Plan(std::move(plan)), device(input()) {}
+
+  cuda::DevicePlan device;
+};
+
+struct CudaNorm final : Norm {
+  CudaNorm(std::vector<float> values, double eps)
+      : Norm(std::move(values), eps), device(std::span<const float>(gain())) {}
+
+  DeviceArray<float> device;  // the gain
+};
+
+struct MixedLinear final : Linear {
+  MixedLinear(const MixedWeight& of, cudaStream_t stream) : weight(of, stream) {}
+  int64_t n() const override { return weight.n(); }
+  int64_t k() const override { return weight.k(); }
+
+  cuda::PackedWeight weight;
+};
+
+struct CudaInput final : Input {
+  int64_t m = 0;
+  // Makes room for M rows of PLAN and says where a quantizer puts them.
+  cuda::QuantizedOutputs reset(const InputPlan& plan, const cuda::PlanView& view, int64_t rows_m) {
+    m = rows_m;
+    cuda::QuantizedOutputs outputs;
+    if (!plan.segments.empty()) {
+      const int64_t blocks = view.blocks * m;
+      exact = {m, values.resize(blocks * mx::kBlockSize), shifts.resize(blocks), special.resize(m)};
+      outputs.exact = &exact;
+    }
+    if (plan.segments.empty() || plan.keep_rows) outputs.rows = rows.resize(m * plan.k);
+    return outputs;
+  }
+
+  cuda::ExactRows exact{};  // where the plan quantizes
+  DeviceArray<__nv_bfloat16> values;
+  DeviceArray<int8_t> shifts;
+  DeviceArray<uint8_t> special;
+  DeviceArray<__nv_bfloat16> rows;  // [m, k] rounded, where the plan keeps them
+};
+
+class CudaKeyValues final : public KeyValues {
+ public:
+  CudaKeyValues(const AttentionShape& shape, int64_t capacity, cudaStream_t stream)
+      : KeyValues(shape, capacity),
+        stream_(stream),
+        keys_(shape.kv_heads * capacity * cuda::padded_dim(shape.head_dim)),
+        values_(keys_.size()) {}
+
+  cuda::CacheView view() const {
+    return {shape(), capacity(), length(), keys_.data(), values_.data()};
+  }
+
+ private:
+  void store(const Buffer& keys, const Buffer& values) override {
+    cuda::store_positions(shape(), capacity(), length(), keys.rows(), outputs(keys),
+                          outputs(values), {keys_.data(), values_.data()}, stream_);
+  }
+
+  cudaStream_t stream_;
+  DeviceArray<__nv_bfloat16> keys_, values_;  // cuda::CacheView
+};
+
+// Throws Error where the current device cannot run this.
+void expect_usable_device() {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status != cudaSuccess || devices == 0) {
+    throw Error(fmt::format("CUDA: no GPU: {}", status == cudaSuccess
+                                                    ? "the driver lists none"
+                                                    : cudaGetErrorString(status)));
+  }
+  int device = 0;
+  cuda::check(cudaGetDevice(&device), "cudaGetDevice");
+  cudaDeviceProp properties{};
+  cuda::check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  if (properties.major < 8) {
+    throw Error(fmt::format("CUDA: {} is sm_{}{}, expected sm_80 (Ampere) or newer",
+                            properties.name, properties.major, properties.minor));
+  }
+}
+
+class CudaBackend final : public Backend {
+ public:
+  using Backend::multiply;
+  using Backend::set;
+
+  CudaBackend() {
+    expect_usable_device();
+    // Ordered with the copies of DeviceArray, which are on the default stream.
+    cuda::check(cudaStreamCreate(&stream_), "cudaStreamCreate");
+    blas_ = std::make_unique<cuda::Blas>();
+  }
+
+  std::unique_ptr<Linear> prepare(const DenseWeight& weight) const override {
+    return std::make_unique<DenseLinear>(weight);
+  }
+  std::unique_ptr<Linear> prepare(const MixedWeight& weight) const override {
+    return std::make_unique<MixedLinear>(weight, stream_);
+  }
+  std::unique_ptr<Plan> prepare(InputPlan plan) const override {
+    return std::make_unique<CudaPlan>(std::move(plan));
+  }
+  std::unique_ptr<Norm> prepare_norm(std::vector<float> gain, double eps) const override {
+    return std::make_unique<CudaNorm>(std::move(gain), eps);
+  }
+
+  std::unique_ptr<Buffer> make_buffer(BufferType type) const override {
+    return std::make_unique<CudaBuffer>(type);
+  }
+
+  void write(const Rows& rows, const float* values) const override {
+    const int64_t size = rows.count * rows.buffer->width();
+    CudaBuffer& buffer = of_cuda(*rows.buffer);
+    if (buffer.type() == BufferType::kFloat) {
+      copy(floats(rows), values, size * sizeof(float), cudaMemcpyHostToDevice);
+      return;
+    }
+    std::vector<mx::BFloat16> rounded(size);
+    for (int64_t i = 0; i < size; ++i) rounded[i] = mx::to_bfloat16(values[i]);
+    copy(buffer.outputs() + rows.first * buffer.width(), rounded.data(),
+         size * sizeof(mx::BFloat16), cudaMemcpyHostToDevice);
+  }
+
+  void read(const Rows& rows, float* out) const override {
+    const int64_t size = rows.count * rows.buffer->width();
+    CudaBuffer& buffer = of_cuda(*rows.buffer);
+    if (buffer.type() == BufferType::kFloat) {
+      copy(out, floats(rows), size * sizeof(float), cudaMemcpyDeviceToHost);
+      wait();
+      return;
+    }
+    std::vector<mx::BFloat16> values(size);
+    copy(values.data(), buffer.outputs() + rows.first * buffer.width(), size * sizeof(mx::BFloat16),
+         cudaMemcpyDeviceToHost);
+    wait();
+    for (int64_t i = 0; i < size; ++i) out[i] = mx::to_float(values[i]);
+  }
+
+  std::unique_ptr<Input> make_input() const override { return std::make_unique<CudaInput>(); }
+
+  void set(Input& input, const Plan& plan, const Buffer& x) const override {
+    quantize(input, plan, x.rows(), [&] { return cuda::PlainRows{outputs(x)}; });
+  }
+
+  void set_rmsnorm(Input& input, const Plan& plan, const Rows& hidden, const Buffer* addend,
+                   const Norm& norm) const override {
+    quantize(input, plan, hidden.count, [&] {
+      return cuda::RmsNormRows{floats(hidden), addend == nullptr ? nullptr : outputs(*addend),
+                               static_cast<const CudaNorm&>(norm).device.data(),
+                               static_cast<float>(norm.eps())};
+    });
+  }
+
+  void set_swiglu(Input& input, const Plan& plan, const Buffer& gate,
+                  const Buffer& up) const override {
+    quantize(input, plan, gate.rows(), [&] {
+      return cuda::SwigluRows{outputs(gate), outputs(up)};
+    });
+  }
+
+  std::span<const float> rows(const Input&) const override {
+    throw Error("the CUDA backend does not show a linear's input: calibrate on the CPU");
+  }
+
+  void multiply(std::span<const Product> products, const Input& input) const override {
+    const auto& rows = static_cast<const CudaInput&>(input);
+    for (const auto& [linear, y] : products) {
+      y->resize(rows.m, linear->n());
+      if (rows.m == 0) continue;
+      if (const auto* dense = dynamic_cast<const DenseLinear*>(linear)) {
+        multiply(*dense, rows, of_cuda(*y));
+      } else {
+        multiply(static_cast<const MixedLinear&>(*linear), rows, of_cuda(*y));
+      }
+    }
+  }
+
+  void add(const Rows& hidden, const Buffer& addend) const override {
+    cuda::add(hidden.count * hidden.buffer->width(), floats(hidden), outputs(addend), stream_);
+  }
+
+  void place_heads(Buffer& x, const Norm* norm, const Buffer& angles) const override {
+    const int64_t head_dim = angles.width();
+    const auto* const of_norm = static_cast<const CudaNorm*>(norm);
+    cuda::place_heads(x.rows(), x.width() / head_dim, head_dim, of_cuda(x).outputs(),
+                      norm == nullptr ? nullptr : of_norm->device.data(),
+                      norm == nullptr ? 0 : static_cast<float>(norm->eps()),
+                      of_cuda(const_cast<Buffer&>(angles)).floats(), stream_);
+  }
+
+  std::unique_ptr<KeyValues> make_key_values(const AttentionShape& shape,
+                                             int64_t capacity) const override {
+    if (shape.head_dim > cuda::kMostHeadDim) {
+      throw Error(fmt::format("head_dim: found {}, expected {} at most on CUDA", shape.head_dim,
+                              cuda::kMostHeadDim));
+    }
+    return std::make_unique<CudaKeyValues>(shape, capacity, stream_);
+  }
+
+  void attend(const KeyValues& cache, const Buffer& q, Buffer& out) const override {
+    out.resize(q.rows(), q.width());
+    cuda::attend(static_cast<const CudaKeyValues&>(cache).view(), q.rows(), outputs(q),
+                 of_cuda(out).outputs(), attention_workspace_, stream_);
+  }
+
+ private:
+  void copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) const {
+    if (bytes == 0) return;
+    // Of host memory that is not pinned: it may change as soon as this returns.
+    cuda::check(cudaMemcpyAsync(to, from, bytes, kind, stream_), "copy");
+  }
+  void wait() const { cuda::check(cudaStreamSynchronize(stream_), "wait"); }
+
+  // SOURCE() gives the rows that a quantizer reads.
+  template <typename Source>
+  void quantize(Input& input, const Plan& plan, int64_t m, const Source& source) const {
+    const cuda::PlanView& view = static_cast<const CudaPlan&>(plan).device.view();
+    const cuda::QuantizedOutputs made = static_cast<CudaInput&>(input).reset(plan.input(), view, m);
+    if (m > 0) cuda::quantize(view, m, source(), made, stream_);
+  }
+
+  void multiply(const DenseLinear& linear, const CudaInput& input, CudaBuffer& y) const {
+    assert(input.rows.size() == input.m * linear.k());
+    if (y.type() == BufferType::kFloat) {
+      linear.multiply(input.m, input.rows.data(), y.floats(), *blas_, stream_);
+    } else {
+      linear.multiply(input.m, input.rows.data(), y.outputs(), *blas_, stream_);
+    }
+  }
+
+  void multiply(const MixedLinear& linear, const CudaInput& input, CudaBuffer& y) const {
+    const bool widens = y.type() == BufferType::kFloat;
+    const int64_t size = y.rows() * y.width();
+    __nv_bfloat16* const results = widens ? narrow_.resize(size) : y.outputs();
+    cuda::multiply(linear.weight, input.exact, results, product_workspace_, stream_);
+    if (widens) cuda::widen(size, results, y.floats(), stream_);
+  }
+
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<cuda::Blas> blas_;
+  // What kernels need between their launches; they run one after another.
+  mutable cuda::Workspace product_workspace_;
+  mutable cuda::AttentionWorkspace attention_workspace_;
+  mutable DeviceArray<__nv_bfloat16> narrow_;  // results that will be widened
+};
+
+}  // namespace
+
+const Backend& cuda_backend() {
+  // Never destroyed: the driver may go first.
+  static const CudaBackend& backend = *new CudaBackend;
+  return backend;
+}
+
+}  // namespace micromix::kernels
