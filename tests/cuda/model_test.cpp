@@ -54,8 +54,10 @@ INSTANTIATE_TEST_SUITE_P(Models, CudaArchitectures,
                          });
 
 // Every format in one model, an lm_head of its own, folded and plain permutations; a prompt longer
-// than a chunk.
-TEST(CudaModel, QuantizedLogitsAreThoseOfTheCpu) {
+// than a chunk. Rounding to four bits makes much of little: sums in another order move an element
+// to its neighbour, and that the next layer's. So the GPU may be as far from the reference as
+// another backend that also attends in BF16, and no more than half as far again.
+TEST(CudaModel, QuantizedLogitsAreAsNearTheReferenceAsTheCpus) {
   const testing::TemporaryFolder folder;
   const ModelWeights weights(MICROMIX_DEMO_MODEL);
   const Statistics statistics = testing::statistics_of(weights);
@@ -69,8 +71,9 @@ TEST(CudaModel, QuantizedLogitsAreThoseOfTheCpu) {
     const auto logits = model.next_logits(ids, context);
     return std::vector<float>(logits.begin(), logits.end());
   };
-  EXPECT_LE(relative_difference(last_logits(cuda_backend()), last_logits(kernels::cpu_backend())),
-            0.1);
+  const std::vector<float> reference = last_logits(kernels::reference_backend());
+  EXPECT_LE(relative_difference(last_logits(cuda_backend()), reference),
+            1.5 * relative_difference(last_logits(kernels::cpu_backend()), reference));
 }
 
 // A prompt at once and token by token, but for BF16.

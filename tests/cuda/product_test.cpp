@@ -2,13 +2,17 @@
 // and equality where arithmetic is exact.
 #include "micromix/kernels/cuda/product.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "micromix/kernels/cuda/device_plan.h"
+#include "micromix/kernels/cuda/quantize.h"
 #include "micromix/mx/bfloat16.h"
 #include "micromix/mx/element.h"
 #include "tests/cuda/exact_rows.h"
 #include "tests/kernels/random_linear.h"
+#include "tests/kernels/repeated_bytes.h"
 #include "tests/testing.h"
 
 namespace micromix::kernels::cuda {
@@ -36,28 +40,53 @@ std::vector<float> product(const PackedWeight& weight, const ExactRows& x, Works
   return values;
 }
 
-void expect_within_bound(const MixedWeight& weight, const InputPlan& plan, int64_t m,
-                         const std::vector<float>& x) {
+// All outputs where they are few, else 64 rows, 64 columns and where tiles meet.
+std::vector<std::pair<int64_t, int64_t>> outputs_to_check(Random& random, int64_t m, int64_t n) {
+  constexpr int64_t kMostOutputs = 100'000, kSampled = 64, kTile = 32;
+  std::vector<std::pair<int64_t, int64_t>> outputs;
+  const auto add_row = [&](int64_t row) {
+    for (int64_t column = 0; column < n; ++column) outputs.emplace_back(row, column);
+  };
+  if (m * n <= kMostOutputs) {
+    for (int64_t row = 0; row < m; ++row) add_row(row);
+    return outputs;
+  }
+  for (int64_t i = 0; i < std::min(kSampled, m); ++i) add_row(random() % m);
+  for (int64_t i = 0; i < std::min(kSampled, n); ++i) {
+    const int64_t column = random() % n;
+    for (int64_t row = 0; row < m; ++row) outputs.emplace_back(row, column);
+  }
+  for (int64_t row = 0; row < m; row += kTile) {
+    for (int64_t column = 0; column < n; column += kTile) {
+      outputs.emplace_back(row, column);
+      outputs.emplace_back(std::min(row + kTile, m) - 1, std::min(column + kTile, n) - 1);
+    }
+  }
+  return outputs;
+}
+
+void expect_within_bound(Random& random, const MixedWeight& weight, const InputPlan& plan,
+                         int64_t m) {
+  const std::vector<float> x = random_rows(random, m * plan.k);
   const QuantizedRows rows = quantize_rows(plan, m, x.data());
   const HostExactRows exact_rows(rows);
   const PackedWeight packed(weight, nullptr);
   Workspace workspace;
   const std::vector<float> y = product(packed, exact_rows.view(), workspace);
+  const auto outputs = outputs_to_check(random, m, weight.n);
+  // NaN, which nobody wrote, is wrong too.
+  const auto is_right = [&](int64_t row, int64_t column) {
+    const OracleValue exact = oracle_output(weight, rows, row, column);
+    return std::fabs(y[row * weight.n + column] - exact.value) <=
+           error_bound(exact, product_additions(weight.k));
+  };
   int64_t wrong = 0;
-  for (int64_t row = 0; row < m; ++row) {
-    for (int64_t column = 0; column < weight.n; ++column) {
-      const OracleValue exact = oracle_output(weight, rows, row, column);
-      const float found = y[row * weight.n + column];
-      if (std::fabs(found - exact.value) <= error_bound(exact, product_additions(weight.k))) {
-        continue;
-      }
-      if (++wrong <= 3) {
-        ADD_FAILURE() << "m " << m << " n " << weight.n << " row " << row << " column " << column
-                      << ": " << found << ", exactly " << exact.value;
-      }
-    }
+#pragma omp parallel for schedule(dynamic, 64) reduction(+ : wrong)
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (!is_right(outputs[i].first, outputs[i].second)) ++wrong;
   }
-  EXPECT_EQ(wrong, 0) << "of " << m * weight.n;
+  EXPECT_EQ(wrong, 0) << "of " << outputs.size() << ", m " << m << " n " << weight.n;
+  EXPECT_EQ(std::ranges::count_if(y, [](float value) { return std::isnan(value); }), 0);
   EXPECT_EQ(product(packed, exact_rows.view(), workspace), y) << "run to run";
 }
 
@@ -71,7 +100,7 @@ TEST(CudaProduct, EveryOperandPairIsWithinTheBound) {
                                  activation ? mx::name(*activation) : "bf16"));
         const auto weight = random_weight(random, 19, shapes, 110, 140, true);
         const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-        expect_within_bound(weight.weight, plan, m, random_rows(random, m * plan.k));
+        expect_within_bound(random, weight.weight, plan, m);
       }
     }
   }
@@ -84,12 +113,27 @@ TEST(CudaProduct, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
                                             {mx::Format::kE3M2, std::nullopt, 64},
                                             {mx::Format::kE4M3, mx::Format::kE4M3, 320}};
   for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
-           {1, 1},   {1, 65},  {2, 40},    {3, 33},   {4, 31},    {5, 64},    {8, 260},  {9, 100},
-           {13, 70}, {16, 16}, {17, 65},   {31, 129}, {33, 40},   {64, 128},  {65, 136}, {127, 130},
-           {129, 1}, {257, 3}, {300, 250}, {1, 4500}, {12, 4500}, {100, 4500}}) {
+           {1, 1},     {1, 65},   {2, 40},    {3, 33},     {4, 31},     {5, 64},
+           {8, 260},   {9, 100},  {13, 70},   {16, 16},    {17, 65},    {31, 129},
+           {33, 40},   {64, 128}, {65, 136},  {127, 130},  {129, 1},    {257, 3},
+           {300, 250}, {1, 4500}, {12, 4500}, {100, 1500}, {1100, 1030}}) {
     const auto weight = random_weight(random, n, shapes, 120, 134, n % 2 == 0);
     const auto plan = random_plan(random, shapes, mx::ScaleRule::kEven);
-    expect_within_bound(weight.weight, plan, m, random_rows(random, m * plan.k));
+    expect_within_bound(random, weight.weight, plan, m);
+  }
+}
+
+// Long K by few columns, which blocks share; and so many columns that they share them in turn.
+TEST(CudaProduct, PartsOfKAreWithinTheBound) {
+  Random random(4);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 4096},
+                                            {mx::Format::kE3M2, mx::Format::kE3M2, 96},
+                                            {mx::Format::kE4M3, mx::Format::kE4M3, 2976}};
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
+           {1, 40}, {16, 100}, {40, 70}, {100, 40}, {16, 2200}}) {
+    const auto weight = random_weight(random, n, shapes, 120, 134, true);
+    expect_within_bound(random, weight.weight, plan, m);
   }
 }
 
@@ -194,6 +238,72 @@ TEST(CudaProduct, WeightsTakeAsMuchMemoryAsPacked) {
   }
   EXPECT_LE(static_cast<double>(PackedWeight(weight.weight, nullptr).bytes()),
             1.05 * static_cast<double>(stored));
+}
+
+// Offsets beyond 2^31 elements: a weight that repeats every PERIOD rows gives outputs that do.
+TEST(SlowCudaProduct, WeightOfMoreThanTwoToThe31) {
+  Random random(8);
+  constexpr int64_t kK = 1024, kPeriod = 8 * 32, kN = (int64_t{1} << 31) / kK + 1000;
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, kK}};
+  const auto period = random_weight(random, kPeriod, shapes, 120, 134, false);
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  const testing::RepeatedBytes codes(std::as_bytes(std::span(period.codes[0])), kN * kK / 2);
+  const testing::RepeatedBytes scales(std::as_bytes(std::span(period.scales[0])), kN * kK / 32);
+  MixedWeight weight = period.weight;
+  weight.n = kN;
+  weight.segments[0].codes = codes.octets();
+  weight.segments[0].scales = scales.octets();
+  const PackedWeight packed(weight, nullptr);
+  for (int64_t m : {3, 20}) {
+    const std::vector<float> x = random_rows(random, m * kK);
+    const QuantizedRows rows = quantize_rows(plan, m, x.data());
+    Workspace workspace;
+    const auto y = product(packed, HostExactRows(rows).view(), workspace);
+    for (int64_t row = 0; row < m; ++row) {
+      for (int64_t column = 0; column < kPeriod; ++column) {
+        const OracleValue exact = oracle_output(period.weight, rows, row, column);
+        ASSERT_LE(std::fabs(y[row * kN + column] - exact.value),
+                  error_bound(exact, product_additions(kK)));
+      }
+      for (int64_t column = kPeriod; column < kN; ++column) {
+        ASSERT_EQ(y[row * kN + column], y[row * kN + column % kPeriod]) << row << " " << column;
+      }
+    }
+  }
+}
+
+// The same of rows, which the device makes.
+TEST(SlowCudaProduct, RowsOfMoreThanTwoToThe31) {
+  Random random(9);
+  constexpr int64_t kK = 1024, kPeriod = 64, kN = 40, kM = (int64_t{1} << 31) / kK + 1000;
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE4M3, kK}};
+  const auto weight = random_weight(random, kN, shapes, 120, 134, true);
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  std::vector<float> x = random_rows(random, kPeriod * kK);
+  for (float& value : x) value = mx::round_to_bfloat16(value);
+  const DeviceArray<__nv_bfloat16> on_device(kM * kK);
+  std::vector<uint16_t> bits;
+  for (float value : x) bits.push_back(mx::to_bfloat16(value).bits);
+  for (int64_t row = 0; row < kM; row += kPeriod) {
+    const int64_t count = std::min(kPeriod, kM - row) * kK;
+    check(cudaMemcpy(on_device.data() + row * kK, bits.data(), count * 2, cudaMemcpyHostToDevice),
+          "copy");
+  }
+  const DevicePlan device_plan(plan);
+  const int64_t blocks = device_plan.view().blocks;
+  const DeviceArray<__nv_bfloat16> values(blocks * kM * mx::kBlockSize);
+  const DeviceArray<int8_t> shifts(blocks * kM);
+  const DeviceArray<uint8_t> special(kM);
+  const ExactRows rows = {kM, values.data(), shifts.data(), special.data()};
+  quantize(device_plan.view(), kM, PlainRows{on_device.data()}, {.exact = &rows}, nullptr);
+  Workspace workspace;
+  const auto y = product(PackedWeight(weight.weight, nullptr), rows, workspace);
+  const QuantizedRows expected = quantize_rows(plan, kPeriod, x.data());
+  for (int64_t i = 0; i < kPeriod * kN; ++i) {
+    const OracleValue exact = oracle_output(weight.weight, expected, i / kN, i % kN);
+    ASSERT_LE(std::fabs(y[i] - exact.value), error_bound(exact, product_additions(kK)));
+  }
+  for (int64_t i = kPeriod * kN; i < kM * kN; ++i) ASSERT_EQ(y[i], y[i % (kPeriod * kN)]) << i;
 }
 
 }  // namespace
