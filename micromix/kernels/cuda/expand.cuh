@@ -104,9 +104,9 @@ __device__ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[
 // A record (in shared memory) times kTiles tiles of 8 rows of the activation. ROWS(block, tile) is
 // the lane's share of a tile: of row lane / 4 channels 8 (lane % 4) ... + 7 of a block, as four
 // pairs. Both halves of a block are expanded first, so that a tile's share is wanted once.
-template <mx::Format format, int kTiles, typename Rows>
+template <mx::Format format, int kTiles, typename Rows, typename Meanwhile>
 __device__ void multiply_record(const uint8_t* record, int lane, const Rows& rows,
-                                float (&sums)[2][kTiles][4]) {
+                                const Meanwhile& meanwhile, float (&sums)[2][kTiles][4]) {
   const uint2 scales = *reinterpret_cast<const uint2*>(record + code_bytes(format) + lane / 4 * 8);
 #pragma unroll
   for (int block = 0; block < kBlocksPerChunk; ++block) {
@@ -138,22 +138,24 @@ __device__ void multiply_record(const uint8_t* record, int lane, const Rows& row
         multiply_accumulate(sums[i % 2][first + i / 2], a[i % 2][1], of_tile.z, of_tile.w);
       }
     }
+    if (block == 0) meanwhile();
   }
 }
 
 // The same for a format known at run time, the same in all lanes.
-template <int kTiles, typename Rows>
+template <int kTiles, typename Rows, typename Meanwhile>
 __device__ void multiply_record(mx::Format format, const uint8_t* record, int lane,
-                                const Rows& rows, float (&sums)[2][kTiles][4]) {
+                                const Rows& rows, const Meanwhile& meanwhile,
+                                float (&sums)[2][kTiles][4]) {
   switch (format) {
     case mx::Format::kE2M1:
-      return multiply_record<mx::Format::kE2M1>(record, lane, rows, sums);
+      return multiply_record<mx::Format::kE2M1>(record, lane, rows, meanwhile, sums);
     case mx::Format::kE2M3:
-      return multiply_record<mx::Format::kE2M3>(record, lane, rows, sums);
+      return multiply_record<mx::Format::kE2M3>(record, lane, rows, meanwhile, sums);
     case mx::Format::kE3M2:
-      return multiply_record<mx::Format::kE3M2>(record, lane, rows, sums);
+      return multiply_record<mx::Format::kE3M2>(record, lane, rows, meanwhile, sums);
     default:
-      return multiply_record<mx::Format::kE4M3>(record, lane, rows, sums);
+      return multiply_record<mx::Format::kE4M3>(record, lane, rows, meanwhile, sums);
   }
 }
 

@@ -298,7 +298,8 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
         return row < m ? *reinterpret_cast<const uint4*>(blocks + (block * m + row) * 64)
                        : uint4{0, 0, 0, 0};
       };
-      multiply_record<kTiles>(entries[i].format, ring + slot * layout.slot_bytes, lane, rows, sums);
+      multiply_record<kTiles>(
+          entries[i].format, ring + slot * layout.slot_bytes, lane, rows, [] {}, sums);
       slot = slot == kStages - 1 ? 0 : slot + 1;
     }
     if (!first_panel) SumsEmpty::wait();

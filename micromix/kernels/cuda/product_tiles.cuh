@@ -66,13 +66,14 @@ struct SegmentCursor {
 };
 
 // This thread's copies to the ring, a chunk at a time: of its warp's records and of X. A panel's
-// records are consecutive bytes.
+// records are consecutive bytes. Addresses move on before a chunk's copies, not after: a copy reads
+// its address some time after it is issued, and an addition would wait for that.
 template <int kRows>
 class TileCopies {
  public:
   __device__ TileCopies(const WeightView& weight, const ExactRows& x, const TileGrid& tiles,
                         int panel, int64_t first_x_row, int first_chunk, uint32_t ring)
-      : at_(weight, first_chunk), block_bytes_(x.m * 64) {
+      : at_(weight, first_chunk), chunk_bytes_(x.m * 64 * kBlocksPerChunk) {
     const int lane = threadIdx.x % kLanes;
     record_shared_ = ring + threadIdx.x / kLanes * tiles.slot_bytes + lane * 16;
     // Panels beyond the weight's end repeat its last.
@@ -82,14 +83,16 @@ class TileCopies {
     x_shared_ = ring + kTilePanels * tiles.slot_bytes + threadIdx.x * 16;
     const int row = threadIdx.x / 4;
     rows_left_ = static_cast<int>(min(int64_t{kRows}, x.m - first_x_row)) - row;
-    x_ = reinterpret_cast<const uint8_t*>(x.values) +
-         int64_t{first_chunk} * kBlocksPerChunk * block_bytes_ + (first_x_row + row) * 64 +
-         threadIdx.x % 4 * 16;
+    x_[0] = reinterpret_cast<const uint8_t*>(x.values) + (first_chunk - 1) * chunk_bytes_ +
+            (first_x_row + row) * 64 + threadIdx.x % 4 * 16;
+    x_[1] = x_[0] + x.m * 64;
   }
 
   // The next chunk, CHUNK, to the stage at STAGE bytes.
   __device__ void copy_record(const WeightView& weight, int chunk, int stage) {
+    record_ += last_bytes_;
     at_.move_to(weight, chunk);
+    last_bytes_ = record_bytes(at_.format);
     const uint32_t to = record_shared_ + stage;
     const bool six = at_.format != mx::Format::kE2M1;
     const bool eight = at_.format == mx::Format::kE4M3;
@@ -99,31 +102,35 @@ class TileCopies {
     copy_async_at<1024, 1024>(to, record_, six || threadIdx.x % kLanes < 4);
     copy_async_at<1536, 1536>(to, record_, eight || (six && threadIdx.x % kLanes < 4));
     copy_async_at<2048, 2048>(to, record_, eight && threadIdx.x % kLanes < 4);
-    record_ += record_bytes(at_.format);
   }
   __device__ void copy_x(int stage) {
-#pragma unroll
-    for (int block = 0; block < kBlocksPerChunk; ++block) {
-      const uint32_t to = x_shared_ + stage + block * kRows * 64;
-      copy_async_or_zeros<0, 0>(to, x_, rows_left_ > 0 ? 16 : 0);
-      if constexpr (kRows >= 64) {
-        copy_async_or_zeros<2048, 2048>(to, x_, rows_left_ > 32 ? 16 : 0);
-      }
-      if constexpr (kRows == 128) {
-        copy_async_or_zeros<4096, 4096>(to, x_, rows_left_ > 64 ? 16 : 0);
-        copy_async_or_zeros<6144, 6144>(to, x_, rows_left_ > 96 ? 16 : 0);
-      }
-      x_ += block_bytes_;
-    }
+    const uint32_t to = x_shared_ + stage;
+    x_[0] += chunk_bytes_;
+    x_[1] += chunk_bytes_;
+    copy_rows<0>(to, x_[0]);
+    copy_rows<kRows * 64>(to, x_[1]);
   }
 
  private:
+  template <int offset>
+  __device__ void copy_rows(uint32_t to, const uint8_t* x) {
+    copy_async_or_zeros<offset, 0>(to, x, rows_left_ > 0 ? 16 : 0);
+    if constexpr (kRows >= 64) {
+      copy_async_or_zeros<offset + 2048, 2048>(to, x, rows_left_ > 32 ? 16 : 0);
+    }
+    if constexpr (kRows == 128) {
+      copy_async_or_zeros<offset + 4096, 4096>(to, x, rows_left_ > 64 ? 16 : 0);
+      copy_async_or_zeros<offset + 6144, 6144>(to, x, rows_left_ > 96 ? 16 : 0);
+    }
+  }
+
   SegmentCursor at_;
   uint32_t record_shared_, x_shared_;
   int rows_left_;
+  int last_bytes_ = 0;  // of the record before
   const uint8_t* record_;
-  const uint8_t* x_;
-  int64_t block_bytes_;
+  const uint8_t* x_[kBlocksPerChunk];
+  int64_t chunk_bytes_;
 };
 
 template <int kRows>
@@ -163,19 +170,22 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   for (int chunk = begin; chunk < end; ++chunk) {
     wait_for_copies<kTileStages - 2>();
     __syncthreads();  // of all threads; and the stage before this one has been read
-    if (chunk + kTileStages - 1 < end) {
-      const int filled = (stage == 0 ? kTileStages - 1 : stage - 1) * stage_bytes;
-      copies.copy_record(weight, chunk + kTileStages - 1, filled);
-      copies.copy_x(filled);
-    }
-    commit_copies();
     at.move_to(weight, chunk);
     const uint8_t* const slots = shared + stage * stage_bytes;
     const uint8_t* const blocks = slots + kTilePanels * tiles.slot_bytes + lane * 16;
     const auto rows = [blocks](int block, int tile8) {
       return *reinterpret_cast<const uint4*>(blocks + (block * kRows + tile8 * 8) * 64);
     };
-    multiply_record<kTiles>(at.format, slots + warp * tiles.slot_bytes, lane, rows, sums);
+    const auto copy_ahead = [&] {
+      if (chunk + kTileStages - 1 < end) {
+        const int filled = (stage == 0 ? kTileStages - 1 : stage - 1) * stage_bytes;
+        copies.copy_record(weight, chunk + kTileStages - 1, filled);
+        copies.copy_x(filled);
+      }
+      commit_copies();
+    };
+    multiply_record<kTiles>(at.format, slots + warp * tiles.slot_bytes, lane, rows, copy_ahead,
+                            sums);
     stage = stage == kTileStages - 1 ? 0 : stage + 1;
   }
 
