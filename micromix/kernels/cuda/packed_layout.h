@@ -130,10 +130,11 @@ struct WeightView {
   const uint8_t* oracle_scales;  // [oracle_count][chunks * kBlocksPerChunk]
 };
 
-// A scale exponent s is kept relative to its row's reference r = max(0, largest s - 1), which
-// factors[] holds as 2^r. The byte is the exponent field of the BF16 number that lifts the bare
-// fields (element * 2^(bias - 127), see expand.cuh) to element * 2^(s - r); it fits for s - r <= 1.
-// Exact for s - r >= -117. All-zero blocks have byte 0, whatever their scale.
+// A scale exponent s is kept relative to its row's reference r, one less than the row's largest
+// (but -126 at least), which factors[] holds as 2^r. The byte is the exponent field of the BF16
+// number that lifts the bare fields (element * 2^(bias - 127), see expand.cuh) to element * 2^(s -
+// r); it fits for s - r <= 1. Exact for s - r >= -117. All-zero blocks have byte 0, whatever their
+// scale.
 inline constexpr int kLowestRelativeExponent = kLowestExactExponent;
 MICROMIX_HOST_DEVICE constexpr int stored_scale(mx::Format format, int relative) {
   return 254 - exponent_bias(format) + relative;

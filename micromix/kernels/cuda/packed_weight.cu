@@ -72,9 +72,9 @@ __global__ void scan_blocks(StoredSegment segment, int64_t n, RowScales* rows) {
   }
 }
 
-// The exponent that a row's scales are relative to.
+// The exponent that a row's scales are relative to; 2 to it is a normal number.
 __device__ int reference(const RowScales& row) {
-  return max(0, row.highest - 1);
+  return max(-126, row.highest - 1);
 }
 
 __global__ void choose_factors(int64_t n, const RowScales* rows, float* factors) {
