@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "micromix/base/error.h"
+#include "micromix/kernels/cuda/blas_api.h"
 #include "micromix/kernels/reference/dense.h"
 #include "micromix/mx/bfloat16.h"
 
@@ -14,7 +15,7 @@ constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 
 void check(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw Error(fmt::format("cuBLASLt: {}: {}", what, cublasLtGetStatusString(status)));
+  throw Error(fmt::format("cuBLASLt: {}: {}", what, blas_api().get_status_string(status)));
 }
 
 std::vector<mx::BFloat16> rounded(const DenseWeight& weight) {
@@ -40,24 +41,24 @@ void upload(const void* values, int64_t count, DeviceArray<__nv_bfloat16>& to) {
 
 template <typename T>
 void set(cublasLtMatmulDesc_t matmul, cublasLtMatmulDescAttributes_t attribute, const T& value) {
-  check(cublasLtMatmulDescSetAttribute(matmul, attribute, &value, sizeof value), "attribute");
+  check(blas_api().matmul_desc_set_attribute(matmul, attribute, &value, sizeof value), "attribute");
 }
 
 }  // namespace
 
 Blas::Blas() : workspace_(kWorkspaceBytes) {
-  check(cublasLtCreate(&handle_), "create");
+  check(blas_api().create(&handle_), "create");
 }
 
 Blas::~Blas() {
-  cublasLtDestroy(handle_);
+  blas_api().destroy(handle_);
 }
 
 // cuBLASLt's matrices are column-major, and so row-major ones transposed: it multiplies
 // Y^T [n, m] = W [n, k] X^T [k, m], where W and X^T are stored as [k, n] and [k, m].
 struct DenseLinear::Matmul {
   Matmul(const DenseLinear& linear, int64_t m, cudaDataType_t type, const Blas& blas) {
-    check(cublasLtMatmulDescCreate(&matmul, CUBLAS_COMPUTE_32F, CUDA_R_32F), "descriptor");
+    check(blas_api().matmul_desc_create(&matmul, CUBLAS_COMPUTE_32F, CUDA_R_32F), "descriptor");
     set(matmul, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     if (linear.bias_.size() > 0) {
       const void* const bias = type == CUDA_R_32F ? static_cast<void*>(linear.wide_bias_.data())
@@ -66,20 +67,21 @@ struct DenseLinear::Matmul {
       set(matmul, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
       set(matmul, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
     }
-    check(cublasLtMatrixLayoutCreate(&w, CUDA_R_16BF, linear.k_, linear.n_, linear.k_), "layout");
-    check(cublasLtMatrixLayoutCreate(&x, CUDA_R_16BF, linear.k_, m, linear.k_), "layout");
-    check(cublasLtMatrixLayoutCreate(&y, type, linear.n_, m, linear.n_), "layout");
+    check(blas_api().matrix_layout_create(&w, CUDA_R_16BF, linear.k_, linear.n_, linear.k_),
+          "layout");
+    check(blas_api().matrix_layout_create(&x, CUDA_R_16BF, linear.k_, m, linear.k_), "layout");
+    check(blas_api().matrix_layout_create(&y, type, linear.n_, m, linear.n_), "layout");
 
     cublasLtMatmulPreference_t preference = nullptr;
-    check(cublasLtMatmulPreferenceCreate(&preference), "preference");
+    check(blas_api().matmul_preference_create(&preference), "preference");
     const size_t workspace = blas.workspace_bytes();
-    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                         &workspace, sizeof workspace);
+    blas_api().matmul_preference_set_attribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                               &workspace, sizeof workspace);
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(blas.handle(), matmul, w, x, y, y,
-                                                                 preference, 1, &found, &count);
-    cublasLtMatmulPreferenceDestroy(preference);
+    const cublasStatus_t status = blas_api().matmul_algo_get_heuristic(
+        blas.handle(), matmul, w, x, y, y, preference, 1, &found, &count);
+    blas_api().matmul_preference_destroy(preference);
     if (status != CUBLAS_STATUS_SUCCESS || count == 0) {
       throw Error(fmt::format("cuBLASLt: no kernel for [{}, {}] times [{}, {}]", m, linear.k_,
                               linear.n_, linear.k_));
@@ -87,10 +89,10 @@ struct DenseLinear::Matmul {
     algorithm = found.algo;
   }
   ~Matmul() {
-    cublasLtMatrixLayoutDestroy(y);
-    cublasLtMatrixLayoutDestroy(x);
-    cublasLtMatrixLayoutDestroy(w);
-    cublasLtMatmulDescDestroy(matmul);
+    blas_api().matrix_layout_destroy(y);
+    blas_api().matrix_layout_destroy(x);
+    blas_api().matrix_layout_destroy(w);
+    blas_api().matmul_desc_destroy(matmul);
   }
   Matmul(const Matmul&) = delete;
 
@@ -122,9 +124,9 @@ void DenseLinear::multiply(int64_t m, const __nv_bfloat16* x, void* y, cudaDataT
                            const Blas& blas, cudaStream_t stream) const {
   const Matmul& of_rows = matmul(m, type, blas);
   const float one = 1, zero = 0;
-  check(cublasLtMatmul(blas.handle(), of_rows.matmul, &one, weight_.data(), of_rows.w, x, of_rows.x,
-                       &zero, y, of_rows.y, y, of_rows.y, &of_rows.algorithm, blas.workspace(),
-                       blas.workspace_bytes(), stream),
+  check(blas_api().matmul(blas.handle(), of_rows.matmul, &one, weight_.data(), of_rows.w, x,
+                          of_rows.x, &zero, y, of_rows.y, y, of_rows.y, &of_rows.algorithm,
+                          blas.workspace(), blas.workspace_bytes(), stream),
         "matmul");
 }
 

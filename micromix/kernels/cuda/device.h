@@ -55,8 +55,8 @@ class DeviceArray {
   void assign(std::span<const T> values) {
     resize(static_cast<int64_t>(values.size()));
     check(cudaMemcpy(data_, values.data(), values.size_bytes(), cudaMemcpyHostToDevice), "copy");
-    // From pageable memory the call may return before the bytes are there, which streams that do not
-    // wait for the default one would see.
+    // From pageable memory the call may return before the bytes are there, which streams that do
+    // not wait for the default one would see.
     check(cudaStreamSynchronize(nullptr), "copy");
   }
   std::vector<T> to_host() const {
