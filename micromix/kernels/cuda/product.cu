@@ -96,7 +96,7 @@ FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
   constexpr int kMostParts = 16;
   constexpr int kMostStages = 6;
   constexpr int64_t kMeeting = 25000;   // waiting for the other parts' last sums
-  constexpr int64_t kPanelEnd = 25000;  // adding up one panel's sums, per tile
+  constexpr int64_t kPanelEnd = 40000;  // adding up one panel's sums, per tile
   constexpr int64_t kXSpeed = 3;        // bytes of X read in the time of one of records
   const Device& device = this_device();
   FewPlan best;
@@ -111,7 +111,9 @@ FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
     // Warps take whole records, so the last turn may leave some idle.
     const int64_t panels = divide_up(weight.panels, columns);
     const int64_t records = panels * warp_chunks * kFewWarps * weight.panel_bytes / weight.chunks;
-    const int64_t cost = (layout.stages == 2 ? records * 5 / 4 : records) +
+    // Too few bytes under way to cover memory's latency.
+    const bool thin = layout.stages * layout.slot_bytes < 3000;
+    const int64_t cost = (thin ? records * 3 / 2 : records) +
                          int64_t{weight.chunks} * layout.x_bytes / parts / kXSpeed +
                          panels * tiles * kPanelEnd + (parts > 1 ? kMeeting : 0);
     if (best.parts == 0 || cost < least) {
