@@ -29,10 +29,10 @@ struct BlockRounding {
   uint32_t largest;          // BF16
   uint32_t smallest_normal;  // BF16
   uint32_t units;            // BF16: 2^(7 - mantissa bits)
+  uint32_t emax;             // in BF16's exponent field
+  uint32_t carry;            // see scale_exponents()
   int32_t code_shift;        // 7 - mantissa bits
   int32_t bits;
-  int32_t emax;
-  int32_t carry;  // see scale_byte()
 };
 
 inline constexpr int kBF16Mantissa = 7;
@@ -42,6 +42,7 @@ inline constexpr uint32_t kMagnitudes = 0x7FFF7FFFu;
 inline constexpr uint32_t kExponents = 0x7F807F80u;
 inline constexpr uint32_t kMantissas = 0x007F007Fu;
 inline constexpr uint32_t kNans = 0x7FC07FC0u;
+inline constexpr uint32_t kInverseOfByte0 = 0x7F007F00u;  // 2^127
 inline constexpr uint32_t kBF16Infinity = 0x7F80u;
 
 constexpr uint32_t twice(uint32_t half) {
@@ -60,14 +61,14 @@ constexpr BlockRounding block_rounding(mx::Format format, mx::ScaleRule rule) {
   rounding.largest = twice(bf16_bits(f.emax, static_cast<uint32_t>(f.largest_mantissa) << dropped));
   rounding.smallest_normal = twice(bf16_bits(1 - f.bias));
   rounding.units = twice(bf16_bits(dropped));
+  rounding.emax = twice(static_cast<uint32_t>(f.emax) << kBF16Mantissa);
   rounding.code_shift = dropped;
   rounding.bits = f.bits;
-  rounding.emax = f.emax;
   // The scale's exponent grows by one from this mantissa on.
   int from = 1 << kBF16Mantissa;  // floor: never
   if (rule == mx::ScaleRule::kRceil) from = (f.largest_mantissa << dropped) + 1;
   if (rule == mx::ScaleRule::kEven) from = 0x7F >> dropped << dropped | 1 << (dropped - 1);
-  rounding.carry = (1 << kBF16Mantissa) - from;
+  rounding.carry = twice(static_cast<uint32_t>((1 << kBF16Mantissa) - from));
   return rounding;
 }
 
@@ -106,22 +107,27 @@ __device__ inline uint32_t largest_magnitudes(const uint32_t (&x)[8]) {
   return largest;
 }
 
-// mx::encode_scale() of a block whose largest magnitude has the BF16 bits AMAX; kScaleNan where
-// that is not finite. Adding CARRY to the bits carries into the exponent where the rule rounds it
-// up. A subnormal AMAX needs no normalising: its exponent is at most -127, emax at least 2, so
-// rounded up or not it ends below -127, the lowest there is, and so does what is computed here. The
-// upper end needs no clamp: 254 + 1 - emax < 254.
-__device__ inline uint32_t scale_byte(uint32_t amax, const BlockRounding& rounding) {
-  if (amax >= kBF16Infinity) return mx::kScaleNan;
-  if (amax == 0) return mx::kScaleOne;
-  const int exponent = static_cast<int>((amax + rounding.carry) >> kBF16Mantissa) - rounding.emax;
-  return exponent < 0 ? 0u : static_cast<uint32_t>(exponent);
+// mx::encode_scale() of blocks whose largest magnitudes are AMAX, in BF16's exponent field (so
+// these are BF16 numbers, the scales, but for byte 0), where AMAX is neither zero nor not finite.
+// Adding CARRY to the bits carries into the exponent where the rule rounds it up; halves do not
+// mix, as not even NaN's bits reach 2^16 by it. A subnormal AMAX needs no normalising: its exponent
+// is at most -127, emax at least 2, so rounded up or not it ends below -127, the lowest there is,
+// and so does what is computed here. The upper end needs no clamp: 254 + 1 - emax < 254.
+__device__ inline uint32_t scale_exponents(uint32_t amax, const BlockRounding& rounding) {
+  return maximum((amax + rounding.carry) & kExponents, rounding.emax) - rounding.emax;
 }
 
-// BF16 bits of one over the scale: 2^(127 - BYTE), a normal number as BYTE is 0...253 (anything
-// where it is kScaleNan).
-__device__ inline uint32_t inverse_scale(uint32_t byte) {
-  return (254u - byte & 0xFFu) << kBF16Mantissa;
+// One over the scales: 2^(127 - byte), normal numbers as bytes are 0...253. Some finite number
+// where AMAX is zero or not finite.
+__device__ inline uint32_t inverse_scales(uint32_t scale_exponents) {
+  return kInverseOfByte0 - scale_exponents;
+}
+
+// The scale byte of half HALF; kScaleNan where AMAX is not finite.
+__device__ inline uint32_t scale_byte(uint32_t amax, uint32_t scale_exponents, int half) {
+  const uint32_t largest = amax >> 16 * half & 0xFFFFu;
+  const uint32_t byte = scale_exponents >> (16 * half + kBF16Mantissa) & 0xFFu;
+  return largest >= kBF16Infinity ? mx::kScaleNan : largest == 0 ? mx::kScaleOne : byte;
 }
 
 // Of exact rows (activations.h).
@@ -168,7 +174,7 @@ __device__ inline uint32_t element_codes(uint32_t x, uint32_t inverse_scales,
   // Halves do not mix: binades are whole exponents, and so are their differences, none negative.
   const uint32_t binades = (rounded.binade - rounding.smallest_normal) >> rounding.code_shift;
   const uint32_t signs = (x & kSigns) >> (16 - rounding.bits);
-  return ((rounded.sum & kMantissas) + binades) | signs;
+  return (rounded.sum & kMantissas) + binades + signs;
 }
 
 #endif  // __CUDACC__
