@@ -477,8 +477,9 @@ struct Limits {
   int64_t shared_bytes;       // that a thread block may ask for
 };
 
-// At least what the kernels declare, and what each thread block has reserved.
-constexpr int kOwnSharedBytes = 2048;
+// At least what the kernels declare (RMSNorm's of two rows 3 KB) and what each thread block has
+// reserved, 1 KB.
+constexpr int kOwnSharedBytes = 4096;
 
 Limits device_limits() {
   int device = 0;
