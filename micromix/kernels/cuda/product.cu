@@ -101,13 +101,15 @@ FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
   const Device& device = this_device();
   FewPlan best;
   int64_t least = 0;
-  for (int parts = 1; parts <= std::min(kMostParts, weight.chunks); ++parts) {
+  // Blocks that share panels wait for each other, so all must run at once.
+  const int most_parts = std::min({kMostParts, weight.chunks, device.processors});
+  for (int parts = 1; parts <= most_parts; ++parts) {
     const int warp_chunks = divide_up(divide_up(weight.chunks, parts), kFewWarps);
     FewLayout layout = {kMostStages, largest_record(weight), warp_chunks,
                         static_cast<int>(m) * kChunk * int{sizeof(__nv_bfloat16)}};
     while (layout.stages > 1 && layout.bytes(tiles) > device.shared_bytes) --layout.stages;
     if (layout.stages == 1) continue;
-    const int columns = std::min(std::max(1, device.processors / parts), weight.panels);
+    const int columns = std::min(device.processors / parts, weight.panels);
     // Warps take whole records, so the last turn may leave some idle.
     const int64_t panels = divide_up(weight.panels, columns);
     const int64_t records = panels * warp_chunks * kFewWarps * weight.panel_bytes / weight.chunks;

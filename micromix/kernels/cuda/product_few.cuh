@@ -8,8 +8,9 @@
 //
 // Where X does not fit, or panels do not come out even, blocks share panels: each takes a part of K
 // of all panels of a column and owns some of them. It works on the others' first and its own last,
-// so that when it wants the others' sums, they are there. All blocks run at once (one an SM, no
-// more than there are), so that waiting for each other ends.
+// so that when it wants the others' sums, they are there. Waiting for each other ends because all
+// blocks run at once: they are no more than there are SMs, and a GPU hands out a grid's blocks
+// before those of a later grid.
 #pragma once
 
 #include <cstdint>
