@@ -8,6 +8,7 @@
 #include "micromix/kernels/cuda/dense.h"
 #include "micromix/kernels/cuda/device.h"
 #include "micromix/kernels/cuda/device_plan.h"
+#include "micromix/kernels/cuda/devices.h"
 #include "micromix/kernels/cuda/product.h"
 #include "micromix/kernels/cuda/quantize.h"
 #include "micromix/kernels/cuda/rows.h"
@@ -119,13 +120,7 @@ class CudaKeyValues final : public KeyValues {
 
 // Throws Error where the current device cannot run this.
 void expect_usable_device() {
-  int devices = 0;
-  const cudaError_t status = cudaGetDeviceCount(&devices);
-  if (status != cudaSuccess || devices == 0) {
-    throw Error(fmt::format("CUDA: no GPU: {}", status == cudaSuccess
-                                                    ? "the driver lists none"
-                                                    : cudaGetErrorString(status)));
-  }
+  if (cuda::list_gpus().empty()) throw Error("CUDA: no GPU: " + cuda::why_no_gpus());
   int device = 0;
   cuda::check(cudaGetDevice(&device), "cudaGetDevice");
   cudaDeviceProp properties{};
