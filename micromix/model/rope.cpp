@@ -45,8 +45,6 @@ void Rope::prepare(int64_t first, int64_t count, const kernels::Backend& backend
                    Rotations& rotations) const {
   if (rotations.first == first && rotations.count == count) return;
   const int64_t half = head_dim_ / 2;
-  rotations.first = first;
-  rotations.count = count;
   rotations.values.resize(count * head_dim_);
   for (int64_t row = 0; row < count; ++row) {
     float* const cosines = rotations.values.data() + row * head_dim_;
@@ -59,6 +57,8 @@ void Rope::prepare(int64_t first, int64_t count, const kernels::Backend& backend
   }
   rotations.angles->resize(count, head_dim_);
   backend.write(*rotations.angles, rotations.values.data());
+  rotations.first = first;
+  rotations.count = count;
 }
 
 }  // namespace micromix

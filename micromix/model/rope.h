@@ -17,7 +17,7 @@ struct Rotations {
       : angles(backend.make_buffer(kernels::BufferType::kFloat)) {}
 
   int64_t first = 0;
-  int64_t count = 0;
+  int64_t count = -1;                       // none yet
   std::vector<float> values;                // [count, head_dim]
   std::unique_ptr<kernels::Buffer> angles;  // the same
 };

@@ -534,6 +534,13 @@ TEST(DevicePlan, RefusesMoreSegmentsThanKernelsTake) {
             "CUDA: a plan of 5 segments, but kernels take at most 4");
 }
 
+TEST(DevicePlan, RefusesLongerRowsThanKernelsTake) {
+  InputPlan plan;
+  plan.k = 65537;
+  EXPECT_EQ(testing::error_of([&] { DevicePlan{plan}; }),
+            "CUDA: rows of 65537 channels, but kernels take at most 65536");
+}
+
 TEST(DevicePlan, PadsSegmentsToChunks) {
   InputPlan plan;
   plan.k = 192;

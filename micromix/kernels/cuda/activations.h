@@ -21,6 +21,7 @@ namespace micromix::kernels::cuda {
 inline constexpr int kChunk = 64;
 inline constexpr int kBlocksPerChunk = kChunk / mx::kBlockSize;
 inline constexpr int kMostSegments = 4;
+inline constexpr int32_t kMostChannels = 65536;  // of a row, K
 
 // A plan's activation side, its pointers in device memory. Passed to kernels by value.
 struct PlanView {

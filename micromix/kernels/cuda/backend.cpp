@@ -120,7 +120,9 @@ class CudaKeyValues final : public KeyValues {
 
 // Throws Error where the current device cannot run this.
 void expect_usable_device() {
-  if (cuda::list_gpus().empty()) throw Error("CUDA: no GPU: " + cuda::why_no_gpus());
+  if (const std::string why = cuda::why_no_gpus(); !why.empty()) {
+    throw Error("CUDA: no GPU: " + why);
+  }
   int device = 0;
   cuda::check(cudaGetDevice(&device), "cudaGetDevice");
   cudaDeviceProp properties{};

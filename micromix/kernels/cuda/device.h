@@ -44,7 +44,7 @@ class DeviceArray {
   T* resize(int64_t size) {
     if (size > capacity_) {
       cudaFree(std::exchange(data_, nullptr));
-      capacity_ = 0;
+      size_ = capacity_ = 0;  // should the allocation fail
       data_ = static_cast<T*>(allocate(size * static_cast<int64_t>(sizeof(T))));
       capacity_ = size;
     }

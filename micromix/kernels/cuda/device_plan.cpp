@@ -11,6 +11,10 @@ DevicePlan::DevicePlan(const InputPlan& plan) {
     throw Error(fmt::format("CUDA: a plan of {} segments, but kernels take at most {}",
                             plan.segments.size(), kMostSegments));
   }
+  if (plan.k > kMostChannels) {
+    throw Error(fmt::format("CUDA: rows of {} channels, but kernels take at most {}", plan.k,
+                            kMostChannels));
+  }
   view_.k = static_cast<int32_t>(plan.k);
   view_.rule = plan.scale_rule;
   for (const InputPlan::Segment& segment : plan.segments) {

@@ -12,7 +12,6 @@ namespace micromix::kernels::cuda {
 
 inline constexpr int kWarp = 32;
 inline constexpr int kStep = 8;  // channels
-inline constexpr int32_t kMostChannels = 65536;
 
 // The rows a thread block works on: up to as many as it takes at once.
 struct RowGroup {
