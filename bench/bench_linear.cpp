@@ -284,10 +284,6 @@ void run(const Options& options) {
   if (!options.json.empty()) write_file(options.json, json.dump(1) + "\n");
 }
 
-std::string list_text(const auto& values) {
-  return fmt::format("LIST [{}]", fmt::join(values, ","));
-}
-
 void add_options(CLI::App& app, Options& options) {
   app.get_formatter()->column_width(24);
   app.add_option("--plans", options.plans, "Formats of weight and activation")

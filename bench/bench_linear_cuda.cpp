@@ -150,10 +150,6 @@ std::vector<CudaShape> parse_shapes(const std::vector<std::string>& texts) {
   return shapes;
 }
 
-std::string list_text(const auto& values) {
-  return fmt::format("LIST [{}]", fmt::join(values, ","));
-}
-
 void add_options(CLI::App& app, Options& options) {
   app.get_formatter()->column_width(24);
   app.add_option("--plans", options.plans, "Formats of weight and activation")

@@ -438,11 +438,11 @@ void add_options(CLI::App& app, Options& options) {
       ->option_text(fmt::format("NAME [{}]", options.plan))
       ->check(CLI::IsMember(plans));
   app.add_option("--m", options.m, "Rows")
-      ->option_text(fmt::format("LIST [{}]", fmt::join(options.m, ",")))
+      ->option_text(list_text(options.m))
       ->delimiter(',')
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
   app.add_option("--k", options.k, "Channels, multiples of 32")
-      ->option_text(fmt::format("LIST [{}]", fmt::join(options.k, ",")))
+      ->option_text(list_text(options.k))
       ->delimiter(',')
       ->check(CLI::Range(int64_t{32}, int64_t{65536}))
       ->check([](const std::string& text) {

@@ -3,11 +3,17 @@
 
 #include <exception>
 #include <functional>
+#include <string>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 namespace micromix::bench {
+
+// How --help shows an option that takes a list, with its default.
+inline std::string list_text(const auto& values) {
+  return fmt::format("LIST [{}]", fmt::join(values, ","));
+}
 
 // Parses the arguments and runs; the exit code is 0, 1 (failed, with one line) or 2 (bad usage).
 inline int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& run) {

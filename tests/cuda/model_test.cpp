@@ -36,22 +36,11 @@ TEST_P(CudaArchitectures, LogitsAreThoseOfTransformers) {
 }
 
 TEST_P(CudaArchitectures, GreedyContinuationEqualsTransformers) {
-  const Json golden = read_json(model() / "greedy.json");
-  const auto expected = golden.at("ids").get<std::vector<int32_t>>();
-  const Model model_(model(), cuda_backend());
-  EXPECT_EQ(testing::greedy(model_, golden.at("prompt_ids").get<std::vector<int32_t>>(),
-                            static_cast<int64_t>(expected.size())),
-            expected);
+  testing::expect_golden_continuation(Model(model(), cuda_backend()), model());
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, CudaArchitectures,
-                         ::testing::Values("llama3-rope", "llama-linear-rope", "llama2", "qwen2",
-                                           "qwen3", "mistral"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Models, CudaArchitectures, testing::architectures(),
+                         testing::architecture_name);
 
 // Every format in one model, an lm_head of its own, folded and plain permutations; a prompt longer
 // than a chunk. Rounding to four bits makes much of little: sums in another order move an element

@@ -18,16 +18,13 @@
 namespace micromix::kernels::cuda {
 namespace {
 
+using testing::activation_formats;
 using testing::HostExactRows;
 using testing::Random;
 using testing::random_plan;
 using testing::random_rows;
 using testing::random_weight;
 using testing::SegmentShape;
-
-std::vector<std::optional<mx::Format>> activation_formats() {
-  return {mx::Format::kE2M1, mx::Format::kE2M3, mx::Format::kE3M2, mx::Format::kE4M3, std::nullopt};
-}
 
 // Y [m, n] as floats. Poisoned before, so that an output nobody writes is NaN.
 std::vector<float> product(const PackedWeight& weight, const ExactRows& x, Workspace& workspace) {

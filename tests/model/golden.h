@@ -50,4 +50,24 @@ inline std::vector<int32_t> greedy(const Model& model, const std::vector<int32_t
   return ids;
 }
 
+// The folders of data/models with logits.safetensors and greedy.json: every architecture.
+inline auto architectures() {
+  return ::testing::Values("llama3-rope", "llama-linear-rope", "llama2", "qwen2", "qwen3",
+                           "mistral");
+}
+inline std::string architecture_name(const ::testing::TestParamInfo<const char*>& test) {
+  std::string name = test.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+// FOLDER's greedy.json.
+inline void expect_golden_continuation(const Model& model, const std::filesystem::path& folder) {
+  const Json golden = read_json(folder / "greedy.json");
+  const auto expected = golden.at("ids").get<std::vector<int32_t>>();
+  EXPECT_EQ(greedy(model, golden.at("prompt_ids").get<std::vector<int32_t>>(),
+                   static_cast<int64_t>(expected.size())),
+            expected);
+}
+
 }  // namespace micromix::testing
