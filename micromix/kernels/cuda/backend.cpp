@@ -127,10 +127,8 @@ void expect_usable_device() {
   cuda::check(cudaGetDevice(&device), "cudaGetDevice");
   cudaDeviceProp properties{};
   cuda::check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
-  if (properties.major < 8) {
-    throw Error(fmt::format("CUDA: {} is sm_{}{}, expected sm_80 (Ampere) or newer",
-                            properties.name, properties.major, properties.minor));
-  }
+  const std::string problem = cuda::capability_problem(properties.major, properties.minor);
+  if (!problem.empty()) throw Error(fmt::format("CUDA: {}: {}", properties.name, problem));
 }
 
 class CudaBackend final : public Backend {

@@ -6,8 +6,6 @@
 namespace micromix::kernels::cuda {
 namespace {
 
-constexpr int kLeastMajor = 8;  // mma.sync on BF16
-
 std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
@@ -55,12 +53,8 @@ GpuInfo describe(int index) {
   gpu.minor = properties.minor;
   gpu.multiprocessors = properties.multiProcessorCount;
   gpu.total_bytes = static_cast<int64_t>(properties.totalGlobalMem);
-  if (gpu.major < kLeastMajor) {
-    gpu.problem = fmt::format("found compute capability {}.{}, expected {}.0 (Ampere) or later",
-                              gpu.major, gpu.minor, kLeastMajor);
-  } else {
-    ask_for_memory(gpu);
-  }
+  gpu.problem = capability_problem(gpu.major, gpu.minor);
+  if (gpu.problem.empty()) ask_for_memory(gpu);
   return gpu;
 }
 
@@ -89,6 +83,13 @@ std::string why_no_gpus() {
                        version_text(driver), version_text(runtime_version()));
   }
   return cudaGetErrorString(status);
+}
+
+std::string capability_problem(int major, int minor) {
+  constexpr int kLeastMajor = 8;  // mma.sync on BF16
+  if (major >= kLeastMajor) return "";
+  return fmt::format("found compute capability {}.{}, expected {}.0 (Ampere) or later", major,
+                     minor, kLeastMajor);
 }
 
 std::string cuda_versions() {

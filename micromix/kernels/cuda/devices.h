@@ -27,6 +27,10 @@ std::vector<GpuInfo> list_gpus();
 // One line on why list_gpus() is empty; empty where it is not.
 std::string why_no_gpus();
 
+// One line on why a GPU of this compute capability cannot be used; empty where it can. Only in a
+// build with CUDA.
+std::string capability_problem(int major, int minor);
+
 // "driver 13.0, runtime 13.0": the CUDA versions of both. Empty in a build without CUDA.
 std::string cuda_versions();
 
