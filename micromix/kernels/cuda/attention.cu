@@ -304,13 +304,6 @@ __global__ void store_kernel(int kv_heads, int head_dim, int dim, int64_t capaci
                          : __ushort_as_bfloat16(0);
 }
 
-int processors() {
-  int device = 0, count = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "device attribute");
-  return count;
-}
-
 template <int kDim>
 void launch(Arguments arguments, AttentionWorkspace& workspace, cudaStream_t stream) {
   constexpr int kBytes = Tile<kDim>::kBytes;
@@ -318,7 +311,7 @@ void launch(Arguments arguments, AttentionWorkspace& workspace, cudaStream_t str
     check(cudaFuncSetAttribute(attend_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                kBytes),
           "attend");
-    return processors();
+    return device_limits().multiprocessors;
   }();
   const int64_t tiles = (arguments.rows + kRows - 1) / kRows;
   const int64_t wanted = kProcessors / (tiles * arguments.kv_heads);

@@ -13,6 +13,22 @@ void fail(const std::string& message) {
   throw Error("CUDA: " + message);
 }
 
+const DeviceLimits& device_limits() {
+  static const DeviceLimits limits = [] {
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    const auto attribute = [device](cudaDeviceAttr which) {
+      int value = 0;
+      check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+      return value;
+    };
+    return DeviceLimits{attribute(cudaDevAttrMultiProcessorCount),
+                        attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
+                        attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)};
+  }();
+  return limits;
+}
+
 void* allocate(int64_t bytes) {
   void* memory = nullptr;
   const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));

@@ -21,6 +21,15 @@ void check(cudaError_t status, const char* what);
 // cudaMalloc; throws Error that names BYTES, what is free and the device.
 void* allocate(int64_t bytes);
 
+struct DeviceLimits {
+  int multiprocessors;
+  int shared_bytes_each;   // of a multiprocessor
+  int shared_bytes_block;  // that a thread block may have, what its kernel declares included
+};
+
+// Of the device that is current when first asked; a process works on one.
+const DeviceLimits& device_limits();
+
 // An uninitialized array in device memory.
 template <typename T>
 class DeviceArray {

@@ -11,30 +11,6 @@ namespace {
 // Kernels here declare less than this themselves.
 constexpr int kStaticSharedBytes = 64;
 
-struct Device {
-  int processors;
-  int shared_bytes;  // that one block may ask for
-};
-
-Device query_device() {
-  int device = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  Device result{};
-  check(cudaDeviceGetAttribute(&result.processors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
-  check(
-      cudaDeviceGetAttribute(&result.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-      "cudaDeviceGetAttribute");
-  result.shared_bytes -= kStaticSharedBytes;
-  return result;
-}
-
-// Of the current device when first asked; a process works on one.
-const Device& this_device() {
-  static const Device device = query_device();
-  return device;
-}
-
 int largest_record(const WeightView& weight) {
   int bytes = 0;
   for (int i = 0; i < weight.segment_count; ++i) {
@@ -98,18 +74,19 @@ FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
   constexpr int64_t kMeeting = 25000;   // waiting for the other parts' last sums
   constexpr int64_t kPanelEnd = 40000;  // adding up one panel's sums, per tile
   constexpr int64_t kXSpeed = 3;        // bytes of X read in the time of one of records
-  const Device& device = this_device();
+  const DeviceLimits& device = device_limits();
+  const int shared_bytes = device.shared_bytes_block - kStaticSharedBytes;
   FewPlan best;
   int64_t least = 0;
   // Blocks that share panels wait for each other, so all must run at once.
-  const int most_parts = std::min({kMostParts, weight.chunks, device.processors});
+  const int most_parts = std::min({kMostParts, weight.chunks, device.multiprocessors});
   for (int parts = 1; parts <= most_parts; ++parts) {
     const int warp_chunks = divide_up(divide_up(weight.chunks, parts), kFewWarps);
     FewLayout layout = {kMostStages, largest_record(weight), warp_chunks,
                         static_cast<int>(m) * kChunk * int{sizeof(__nv_bfloat16)}};
-    while (layout.stages > 1 && layout.bytes(tiles) > device.shared_bytes) --layout.stages;
+    while (layout.stages > 1 && layout.bytes(tiles) > shared_bytes) --layout.stages;
     if (layout.stages == 1) continue;
-    const int columns = std::min(device.processors / parts, weight.panels);
+    const int columns = std::min(device.multiprocessors / parts, weight.panels);
     // Warps take whole records, so the last turn may leave some idle.
     const int64_t panels = divide_up(weight.panels, columns);
     const int64_t records = panels * warp_chunks * kFewWarps * weight.panel_bytes / weight.chunks;
@@ -163,7 +140,7 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
   const TileGrid tiles = {divide_up(weight.n, kTileColumns), divide_up(x.m, kRows), kGroup,
                           slot_bytes};
   const int64_t count = int64_t{tiles.column_tiles} * tiles.row_tiles;
-  const int64_t slots = int64_t{this_device().processors} *
+  const int64_t slots = int64_t{device_limits().multiprocessors} *
                         blocks_per_processor(&multiply_tiles<kRows>, shared_bytes);
   const auto parts = static_cast<int>(
       std::clamp<int64_t>(slots / count, 1, std::max(1, weight.chunks / kLeastChunks)));

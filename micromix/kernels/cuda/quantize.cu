@@ -471,28 +471,9 @@ __global__ void __launch_bounds__(kMostThreads<kRows>, 1024 / kMostThreads<kRows
 
 // ---- Launching
 
-struct Limits {
-  int multiprocessors;
-  int64_t shared_bytes_each;  // of a multiprocessor
-  int64_t shared_bytes;       // that a thread block may ask for
-};
-
 // At least what the kernels declare (RMSNorm's of two rows 3 KB) and what each thread block has
 // reserved, 1 KB.
 constexpr int kOwnSharedBytes = 4096;
-
-Limits device_limits() {
-  int device = 0;
-  check(cudaGetDevice(&device), "quantize");
-  const auto attribute = [device](cudaDeviceAttr which) {
-    int value = 0;
-    check(cudaDeviceGetAttribute(&value, which, device), "quantize");
-    return value;
-  };
-  return {attribute(cudaDevAttrMultiProcessorCount),
-          attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
-          attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) - kOwnSharedBytes};
-}
 
 constexpr int64_t row_bytes(int64_t k) {
   return k * static_cast<int64_t>(sizeof(__nv_bfloat16));
@@ -500,7 +481,7 @@ constexpr int64_t row_bytes(int64_t k) {
 
 // As many rows at once, up to MOST, as leave every multiprocessor work, and room for two thread
 // blocks.
-int choose_rows_at_once(const Limits& limits, int most, int64_t m, int64_t k) {
+int choose_rows_at_once(const DeviceLimits& limits, int most, int64_t m, int64_t k) {
   if (k % kStep != 0) return 1;
   int rows = 1;
   while (2 * rows <= most && m > rows * limits.multiprocessors &&
@@ -512,7 +493,7 @@ int choose_rows_at_once(const Limits& limits, int most, int64_t m, int64_t k) {
 
 // Tiles shared out evenly, one a warp or as many as it takes. Where thread blocks crowd, up to four
 // share a multiprocessor's 1024 threads, so that they overlap.
-int choose_threads(const Limits& limits, int64_t k, int64_t shared_bytes, bool crowded) {
+int choose_threads(const DeviceLimits& limits, int64_t k, int64_t shared_bytes, bool crowded) {
   constexpr int kWarpsEach = 32;  // with 64 registers a thread
   int most = kWarpsEach;
   if (crowded) {
@@ -563,17 +544,18 @@ Job make_job(const PlanView& plan, int64_t m, const QuantizedOutputs& outputs) {
 }
 
 template <int kRows, typename Source>
-void launch_rows(const Limits& limits, const Job& job, const Source& source, cudaStream_t stream) {
+void launch_rows(const DeviceLimits& limits, const Job& job, const Source& source,
+                 cudaStream_t stream) {
   const int64_t shared = job.tiles == 0 ? 0 : kRows * row_bytes(job.k);
-  if (shared > limits.shared_bytes) {
+  const int most = limits.shared_bytes_block - kOwnSharedBytes;
+  if (shared > most) {
     fail("quantize: a row of " + std::to_string(job.k) + " channels needs " +
          std::to_string(shared) + " bytes of shared memory, this device has " +
-         std::to_string(limits.shared_bytes));
+         std::to_string(most));
   }
   const auto kernel = quantize_kernel<kRows, Source>;
   // Always the same, as another thread may be between this and its launch.
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(limits.shared_bytes)),
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
         "quantize");
   int64_t grid = (job.m + kRows - 1) / kRows;
   const bool crowded = grid > limits.multiprocessors;
@@ -594,7 +576,7 @@ template <typename Source>
 void launch(const PlanView& plan, int64_t m, const Source& source, const QuantizedOutputs& outputs,
             cudaStream_t stream) {
   const Job job = make_job(plan, m, outputs);
-  const Limits limits = device_limits();
+  const DeviceLimits& limits = device_limits();
   const int rows = choose_rows_at_once(limits, Source::kMostRows, m, job.k);
   if (rows == 1) {
     launch_rows<1>(limits, job, source, stream);
