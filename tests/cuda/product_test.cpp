@@ -11,6 +11,7 @@
 #include "micromix/mx/bfloat16.h"
 #include "micromix/mx/element.h"
 #include "tests/cuda/exact_rows.h"
+#include "tests/cuda/outputs.h"
 #include "tests/kernels/random_linear.h"
 #include "tests/kernels/repeated_bytes.h"
 #include "tests/testing.h"
@@ -19,6 +20,7 @@ namespace micromix::kernels::cuda {
 namespace {
 
 using testing::activation_formats;
+using testing::expect_outputs_within_bound;
 using testing::HostExactRows;
 using testing::Random;
 using testing::random_plan;
@@ -37,31 +39,6 @@ std::vector<float> product(const PackedWeight& weight, const ExactRows& x, Works
   return values;
 }
 
-// All outputs where they are few, else 64 rows, 64 columns and where tiles meet.
-std::vector<std::pair<int64_t, int64_t>> outputs_to_check(Random& random, int64_t m, int64_t n) {
-  constexpr int64_t kMostOutputs = 100'000, kSampled = 64, kTile = 32;
-  std::vector<std::pair<int64_t, int64_t>> outputs;
-  const auto add_row = [&](int64_t row) {
-    for (int64_t column = 0; column < n; ++column) outputs.emplace_back(row, column);
-  };
-  if (m * n <= kMostOutputs) {
-    for (int64_t row = 0; row < m; ++row) add_row(row);
-    return outputs;
-  }
-  for (int64_t i = 0; i < std::min(kSampled, m); ++i) add_row(random() % m);
-  for (int64_t i = 0; i < std::min(kSampled, n); ++i) {
-    const int64_t column = random() % n;
-    for (int64_t row = 0; row < m; ++row) outputs.emplace_back(row, column);
-  }
-  for (int64_t row = 0; row < m; row += kTile) {
-    for (int64_t column = 0; column < n; column += kTile) {
-      outputs.emplace_back(row, column);
-      outputs.emplace_back(std::min(row + kTile, m) - 1, std::min(column + kTile, n) - 1);
-    }
-  }
-  return outputs;
-}
-
 void expect_within_bound(Random& random, const MixedWeight& weight, const InputPlan& plan,
                          int64_t m) {
   const std::vector<float> x = random_rows(random, m * plan.k);
@@ -70,20 +47,7 @@ void expect_within_bound(Random& random, const MixedWeight& weight, const InputP
   const PackedWeight packed(weight, nullptr);
   Workspace workspace;
   const std::vector<float> y = product(packed, exact_rows.view(), workspace);
-  const auto outputs = outputs_to_check(random, m, weight.n);
-  // NaN, which nobody wrote, is wrong too.
-  const auto is_right = [&](int64_t row, int64_t column) {
-    const OracleValue exact = oracle_output(weight, rows, row, column);
-    return std::fabs(y[row * weight.n + column] - exact.value) <=
-           error_bound(exact, product_additions(weight.k));
-  };
-  int64_t wrong = 0;
-#pragma omp parallel for schedule(dynamic, 64) reduction(+ : wrong)
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    if (!is_right(outputs[i].first, outputs[i].second)) ++wrong;
-  }
-  EXPECT_EQ(wrong, 0) << "of " << outputs.size() << ", m " << m << " n " << weight.n;
-  EXPECT_EQ(std::ranges::count_if(y, [](float value) { return std::isnan(value); }), 0);
+  expect_outputs_within_bound(random, weight, rows, product_additions(weight.k), y);
   EXPECT_EQ(product(packed, exact_rows.view(), workspace), y) << "run to run";
 }
 

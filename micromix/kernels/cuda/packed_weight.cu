@@ -4,20 +4,12 @@
 #include <string>
 #include <vector>
 
+#include "micromix/kernels/cuda/stored_segment.cuh"
+
 namespace micromix::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-// A segment as stored, on the device.
-struct StoredSegment {
-  mx::Format format;
-  int64_t channels;
-  const uint8_t* codes;
-  const uint8_t* scales;
-
-  __device__ int64_t blocks() const { return channels / mx::kBlockSize; }
-};
 
 // What a row's scales are like, over all segments.
 struct RowScales {
@@ -26,20 +18,10 @@ struct RowScales {
   int nan;
 };
 
-__device__ uint32_t stored_code(const StoredSegment& segment, int64_t row, int64_t channel) {
-  const int bits = bits_of(segment.format);
-  const uint8_t* const codes = segment.codes + row * (segment.channels * bits / 8);
-  const int64_t bit = channel * bits;
-  // The last code of three bytes ends with them, so two bytes never reach beyond.
-  const uint32_t low = codes[bit / 8];
-  const uint32_t high = bit % 8 + bits > 8 ? codes[bit / 8 + 1] : 0;
-  return (high << 8 | low) >> bit % 8 & ((1u << bits) - 1);
-}
-
 __device__ bool is_zero_block(const StoredSegment& segment, int64_t row, int64_t block) {
   const uint32_t magnitude = (1u << (bits_of(segment.format) - 1)) - 1;
   for (int i = 0; i < mx::kBlockSize; ++i) {
-    if ((stored_code(segment, row, block * mx::kBlockSize + i) & magnitude) != 0) return false;
+    if ((segment.code(row, block * mx::kBlockSize + i) & magnitude) != 0) return false;
   }
   return true;
 }
@@ -47,7 +29,7 @@ __device__ bool is_zero_block(const StoredSegment& segment, int64_t row, int64_t
 __device__ bool has_nan(const StoredSegment& segment, int64_t row, int64_t block) {
   if (segment.format != mx::Format::kE4M3) return false;
   for (int i = 0; i < mx::kBlockSize; ++i) {
-    const uint32_t code = stored_code(segment, row, block * mx::kBlockSize + i);
+    const uint32_t code = segment.code(row, block * mx::kBlockSize + i);
     if ((code & 0x7F) == 0x7F) return true;
   }
   return false;
@@ -115,7 +97,7 @@ __global__ void fill_records(WeightView view, int index, StoredSegment stored,
     const int64_t stored_row = panel * kPanel + row;
     const int64_t stored_channel = chunk * kChunk + channel;
     if (stored_row >= view.n || stored_channel >= segment.channels) continue;
-    const uint32_t code = stored_code(stored, stored_row, stored_channel);
+    const uint32_t code = stored.code(stored_row, stored_channel);
     const FragmentPlace at = fragment_place(row, channel);
     if (format == mx::Format::kE4M3) {
       words[byte_word(at)] |= code << byte_shift(at);
@@ -141,8 +123,7 @@ __global__ void fill_records(WeightView view, int index, StoredSegment stored,
   uint8_t scale = 0;
   if (stored_row < view.n && stored_block < stored.blocks() && view.factors[stored_row] > 0 &&
       !is_zero_block(stored, stored_row, stored_block)) {
-    const int exponent =
-        stored.scales[stored_row * stored.blocks() + stored_block] - mx::kScaleBias;
+    const int exponent = stored.scale(stored_row, stored_block) - mx::kScaleBias;
     scale = static_cast<uint8_t>(stored_scale(format, exponent - reference(rows[stored_row])));
   }
   record[code_bytes(format) + scale_byte(row, block)] = scale;
@@ -189,7 +170,8 @@ PackedWeight::PackedWeight(const MixedWeight& weight, cudaStream_t stream)
     const auto& codes = staged.emplace_back(segment.codes);
     const uint8_t* const on_device = codes.data();
     const auto& scales = staged.emplace_back(segment.scales);
-    stored.push_back({segment.format, segment.channels, on_device, scales.data()});
+    stored.push_back(
+        {segment.format, bits_of(segment.format), segment.channels, on_device, scales.data()});
   }
   DeviceArray<RowScales> rows(n);
   begin_rows<<<grid_of(n), kThreads, 0, stream>>>(n, rows.data());

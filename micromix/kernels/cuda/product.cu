@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "micromix/kernels/cuda/launch.h"
 #include "micromix/kernels/cuda/product_few.cuh"
 #include "micromix/kernels/cuda/product_tiles.cuh"
 
@@ -19,10 +20,6 @@ int largest_record(const WeightView& weight) {
   return bytes;
 }
 
-int divide_up(int64_t a, int64_t b) {
-  return static_cast<int>((a + b - 1) / b);
-}
-
 SplitK make_split(const WeightView& weight, Workspace& workspace, int parts, int64_t tiles,
                   int64_t sums_of_tile, cudaStream_t stream) {
   SplitK split = {parts, weight.chunks / parts, weight.chunks % parts, nullptr, nullptr};
@@ -38,24 +35,6 @@ SplitK make_split(const WeightView& weight, Workspace& workspace, int parts, int
   split.partials = workspace.partials.data();
   split.counters = workspace.counters.data();
   return split;
-}
-
-template <typename... Arguments>
-void launch(void (*kernel)(Arguments...), dim3 blocks, int threads, int shared_bytes,
-            cudaStream_t stream, bool overlap, Arguments... arguments) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
-        "cudaFuncSetAttribute");
-  cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, arguments...), "multiplying");
 }
 
 // How K and the panels are shared out among blocks.
@@ -119,16 +98,6 @@ bool multiply_few_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat
   return true;
 }
 
-template <typename... Arguments>
-int blocks_per_processor(void (*kernel)(Arguments...), int shared_bytes) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
-        "cudaFuncSetAttribute");
-  int blocks = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kTileThreads, shared_bytes),
-        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  return std::max(blocks, 1);
-}
-
 template <int kRows>
 void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
                         Workspace& workspace, cudaStream_t stream, bool overlap) {
@@ -141,7 +110,7 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
                           slot_bytes};
   const int64_t count = int64_t{tiles.column_tiles} * tiles.row_tiles;
   const int64_t slots = int64_t{device_limits().multiprocessors} *
-                        blocks_per_processor(&multiply_tiles<kRows>, shared_bytes);
+                        blocks_per_processor(&multiply_tiles<kRows>, kTileThreads, shared_bytes);
   const auto parts = static_cast<int>(
       std::clamp<int64_t>(slots / count, 1, std::max(1, weight.chunks / kLeastChunks)));
   const SplitK split =

@@ -1,0 +1,491 @@
+// The block-scaled product's kernel: a template over the instructions (mma.cuh) and a tile shape.
+//
+// A block takes tiles of Y in turn and passes all chunks of K, of whatever formats, through one
+// ring of shared memory and one set of FP32 sums; copies run ahead over tiles. Operands stay packed
+// until registers. Where X has few rows, groups of warps take different chunks, each through a ring
+// of its own, and their sums meet at a tile's end.
+//
+// E2M1 by E2M1 is multiplied as it is, everything else in E4M3's fields, which mean powers of two
+// less than the elements (units_of()): sums are kept in the units of the segment at hand, and
+// multiplied by a power of two where units change, which is exact.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_bf16.h>
+
+#include "micromix/kernels/cuda/async_copy.cuh"
+#include "micromix/kernels/cuda/block_scaled/mma.cuh"
+#include "micromix/kernels/cuda/block_scaled/operands.cuh"
+#include "micromix/kernels/cuda/grid_dependency.cuh"
+#include "micromix/kernels/cuda/named_barrier.cuh"
+
+namespace micromix::kernels::cuda::block_scaled {
+
+// A warp multiplies A_TILES x 16 rows of the weight by B_TILES x 8 of X; A_WARPS x B_WARPS warps
+// make a group, which has a tile's chunks or, of GROUPS, every GROUPS-th.
+template <int a_tiles, int b_tiles, int a_warps, int b_warps, int groups, int stages>
+struct TileShape {
+  static constexpr int kATiles = a_tiles, kBTiles = b_tiles;
+  static constexpr int kAWarps = a_warps, kBWarps = b_warps;
+  static constexpr int kGroups = groups;
+  static constexpr int kStages = stages;
+  static constexpr int kGroupWarps = a_warps * b_warps;
+  static constexpr int kGroupThreads = kGroupWarps * kWarp;
+  static constexpr int kThreads = kGroups * kGroupThreads;
+  static constexpr int kRecords = a_warps * a_tiles;             // of a tile in one chunk
+  static constexpr int kColumns = kRecords * kRecordRows;        // of Y: rows of the weight
+  static constexpr int kRows = b_warps * b_tiles * kMmaColumns;  // of Y
+  static_assert(kRecords % kGroupWarps == 0 || kGroupWarps % kRecords == 0);
+
+  // Of a warp while it writes: eight rows of Y, padded against conflicts.
+  static constexpr int kStagedColumns = a_tiles * kRecordRows;
+  static constexpr int kStagedStride = kStagedColumns + 8;
+  static constexpr int kSums = a_tiles * b_tiles * 4;  // of a thread
+  static constexpr int kStagedBytes = 8 * kStagedStride * 2;
+  // The warps' parts of what a tile's end needs: of each other group their sums.
+  static constexpr int kEndWarpBytes = groups > 1 ? kWarp* kSums * 4 : kStagedBytes;
+  static constexpr int kEndBytes = (groups > 1 ? groups - 1 : 1) * kGroupWarps * kEndWarpBytes;
+  static_assert(kStagedBytes <= kEndWarpBytes);
+};
+
+// Shared memory: per group a ring of stages, each records, rows of X and their scales; then what a
+// tile's end needs.
+struct Layout {
+  int record_bytes;  // of the largest
+  int row_bytes;     // of the widest
+
+  template <typename Shape>
+  __host__ __device__ constexpr int x_offset() const {
+    return Shape::kRecords * record_bytes;
+  }
+  template <typename Shape>
+  __host__ __device__ constexpr int scales_offset() const {
+    return x_offset<Shape>() + Shape::kRows * row_bytes;
+  }
+  template <typename Shape>
+  __host__ __device__ constexpr int stage_bytes() const {
+    return scales_offset<Shape>() + Shape::kRows * kBlocksPerChunk;
+  }
+  template <typename Shape>
+  __host__ __device__ constexpr int ring_bytes() const {
+    return Shape::kStages * stage_bytes<Shape>();
+  }
+  template <typename Shape>
+  __host__ __device__ constexpr int bytes() const {
+    return Shape::kGroups * ring_bytes<Shape>() + Shape::kEndBytes;
+  }
+};
+
+// Tiles of Y in the order in which blocks take them: GROUP tiles along the weight by all along X,
+// so that what blocks running together read fits the L2 cache.
+struct TileOrder {
+  int32_t column_tiles, row_tiles;
+  int32_t group;
+
+  __host__ __device__ int count() const { return column_tiles * row_tiles; }
+};
+struct Tile {
+  int column, row;
+
+  __device__ Tile(const TileOrder& order, int index) {
+    const int group_tiles = order.group * order.row_tiles;
+    const int first = index / group_tiles * order.group;
+    const int group = min(order.group, order.column_tiles - first);
+    column = first + index % group_tiles % group;
+    row = index % group_tiles / group;
+  }
+};
+
+// Goes through a group's chunks of a tile, knowing the segment of each.
+template <typename Shape>
+struct ChunkCursor {
+  int chunk, segment = 0;
+
+  __device__ ChunkCursor(const WeightView& weight, int group) : chunk(group) { settle(weight); }
+  __device__ bool done(const WeightView& weight) const { return chunk >= weight.chunks; }
+  __device__ void advance(const WeightView& weight) {
+    chunk += Shape::kGroups;
+    settle(weight);
+  }
+
+ private:
+  __device__ void settle(const WeightView& weight) {
+    while (segment + 1 < weight.segment_count &&
+           chunk >= weight.segments[segment + 1].first_chunk) {
+      ++segment;
+    }
+  }
+};
+
+// Waits for a group's warps.
+template <typename Shape>
+__device__ void synchronize_group(int group) {
+  if constexpr (Shape::kGroupWarps == 1) {
+    __syncwarp();
+  } else if constexpr (Shape::kGroups == 1) {
+    __syncthreads();
+  } else {
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(Shape::kGroupThreads) : "memory");
+  }
+}
+
+// A group's copies, a chunk at a time, of its block's tiles one after another.
+template <typename Shape>
+class Copies {
+ public:
+  __device__ Copies(const WeightView& weight, const RowsView& x, const TileOrder& order,
+                    const Layout& layout, int group, uint32_t ring)
+      : weight_(weight),
+        x_(x),
+        order_(order),
+        layout_(layout),
+        group_(group),
+        ring_(ring),
+        tile_index_(blockIdx.x),
+        tile_(order, blockIdx.x),
+        at_(weight, group) {
+    skip_ends();
+  }
+
+  __device__ bool done() const { return tile_index_ >= order_.count(); }
+  __device__ void copy_records() const {
+    const WeightView::Segment& segment = weight_.segments[at_.segment];
+    const int bytes = record_bytes(segment.format);
+    const int warp = threadIdx.x / kWarp % Shape::kGroupWarps;
+    const int lane = threadIdx.x % kWarp;
+    const uint8_t* const from = weight_.records + segment.offset +
+                                int64_t{at_.chunk - segment.first_chunk} * bytes + lane * 16;
+#pragma unroll
+    for (int record = warp; record < Shape::kRecords; record += Shape::kGroupWarps) {
+      // Panels beyond the weight's end repeat its last.
+      const int panel = min(tile_.column * Shape::kRecords + record, weight_.panels - 1);
+      const uint8_t* const of_record = from + panel * weight_.panel_bytes;
+      const uint32_t to = ring_ + stage_ + record * layout_.record_bytes + lane * 16;
+      const int left = bytes - lane * 16;
+      static_assert(record_bytes(mx::Format::kE2M1) > 512);
+      static_assert(record_bytes(mx::Format::kE4M3) <= 3 * 512);
+      copy_async_at<0, 0>(to, of_record, true);
+      copy_async_at<512, 512>(to, of_record, left > 512);
+      copy_async_at<1024, 1024>(to, of_record, left > 1024);
+    }
+  }
+  __device__ void copy_x() const {
+    const RowsView::Segment& segment = x_.segments[at_.segment];
+    const int thread = threadIdx.x % Shape::kGroupThreads;
+    const int bytes = row_bytes(segment.format);
+    const int64_t first_row = int64_t{tile_.row} * Shape::kRows;
+    const auto rows = static_cast<int>(min(int64_t{Shape::kRows}, x_.m - first_row));
+    const int chunk = at_.chunk - weight_.segments[at_.segment].first_chunk;
+    const uint8_t* const from = segment.codes + (chunk * x_.m + first_row) * bytes;
+    const uint32_t to = ring_ + stage_ + layout_.x_offset<Shape>();
+    constexpr int kMostPieces = Shape::kRows * row_bytes(mx::Format::kE4M3) / 16;
+    constexpr int kTurns = (kMostPieces + Shape::kGroupThreads - 1) / Shape::kGroupThreads;
+    const int pieces = Shape::kRows * bytes / 16, real_pieces = rows * bytes / 16;
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+      const int piece = turn * Shape::kGroupThreads + thread;
+      if (piece >= pieces) break;
+      copy_async_or_zeros<0, 0>(to + staged_at(segment.format, piece) * 16, from + piece * 16,
+                                piece < real_pieces ? 16 : 0);
+    }
+    constexpr int kScalePieces = Shape::kRows * kBlocksPerChunk / 16;
+    if (thread < kScalePieces) {
+      const uint8_t* const scales =
+          x_.scales + (at_.chunk * padded_rows(x_.m) + first_row) * kBlocksPerChunk;
+      copy_async_or_zeros<0, 0>(ring_ + stage_ + layout_.scales_offset<Shape>() + thread * 16,
+                                scales + thread * 16, thread * 8 < rows ? 16 : 0);
+    }
+  }
+  // To the next chunk and stage.
+  __device__ void advance() {
+    stage_ = stage_ + layout_.stage_bytes<Shape>() == layout_.ring_bytes<Shape>()
+                 ? 0
+                 : stage_ + layout_.stage_bytes<Shape>();
+    at_.advance(weight_);
+    skip_ends();
+  }
+
+ private:
+  // The piece's place in the staged rows.
+  __device__ static int staged_at(mx::Format format, int piece) {
+    if (format == mx::Format::kE2M1) {
+      return (piece & ~1) | staged_piece(format, piece / 2, piece & 1);
+    }
+    if (format == mx::Format::kE4M3) {
+      return (piece & ~3) | staged_piece(format, piece / 4, piece & 3);
+    }
+    return piece;
+  }
+  __device__ void skip_ends() {
+    while (at_.done(weight_) && !done()) {
+      tile_index_ += gridDim.x;
+      if (done()) return;
+      tile_ = Tile(order_, tile_index_);
+      at_ = ChunkCursor<Shape>(weight_, group_);
+      if (at_.done(weight_)) tile_index_ = order_.count();  // a group without chunks
+    }
+  }
+
+  const WeightView& weight_;
+  const RowsView& x_;
+  const TileOrder& order_;
+  const Layout& layout_;
+  int group_;
+  uint32_t ring_;
+  int stage_ = 0;  // in bytes
+  int tile_index_;
+  Tile tile_;
+  ChunkCursor<Shape> at_;
+};
+
+// A chunk's operands in shared memory, as one warp multiplies them.
+struct ChunkOperands {
+  const uint8_t* records;
+  int record_bytes;  // from one to the next
+  const uint8_t* rows;
+  const uint8_t* row_scales;
+};
+
+template <typename Shape>
+using WarpSums = float[Shape::kATiles][Shape::kBTiles][4];
+
+template <typename Mma, typename Shape>
+__device__ void multiply_e2m1_chunk(const ChunkOperands& operands, int lane,
+                                    WarpSums<Shape>& sums) {
+  uint32_t blocks[kBlocksPerChunk][Shape::kBTiles], b_scales[Shape::kBTiles];
+#pragma unroll
+  for (int block = 0; block < kBlocksPerChunk; ++block) {
+    load_e2m1_rows<Shape::kBTiles>(shared_address(operands.rows), block, lane, blocks[block]);
+  }
+  load_row_scales<Shape::kBTiles>(operands.row_scales, lane, b_scales);
+#pragma unroll
+  for (int i = 0; i < Shape::kATiles; ++i) {
+    const uint8_t* const record = operands.records + i * operands.record_bytes;
+    const uint4 codes = load_e2m1_record(record, lane);
+    const uint32_t a[4] = {codes.x, codes.y, codes.z, codes.w};
+    const uint32_t a_scales = load_record_scales(record, mx::Format::kE2M1, lane);
+#pragma unroll
+    for (int j = 0; j < Shape::kBTiles; ++j) {
+      const uint32_t b[2] = {blocks[0][j], blocks[1][j]};
+      Mma::multiply_e2m1(sums[i][j], a, b, a_scales, b_scales[j]);
+    }
+  }
+}
+
+template <typename Shape>
+__device__ void load_fragments(mx::Format format, const ChunkOperands& operands, int block,
+                               int lane, uint32_t (&a)[Shape::kATiles][4]) {
+  const auto load = [&]<mx::Format of_format>() {
+#pragma unroll
+    for (int i = 0; i < Shape::kATiles; ++i) {
+      load_fragment<of_format>(operands.records + i * operands.record_bytes, block, lane, a[i]);
+    }
+  };
+  switch (format) {
+    case mx::Format::kE2M1:
+      return load.template operator()<mx::Format::kE2M1>();
+    case mx::Format::kE2M3:
+      return load.template operator()<mx::Format::kE2M3>();
+    case mx::Format::kE3M2:
+      return load.template operator()<mx::Format::kE3M2>();
+    default:
+      return load.template operator()<mx::Format::kE4M3>();
+  }
+}
+
+template <int tiles>
+__device__ void load_rows(mx::Format format, const uint8_t* rows, int block, int lane,
+                          uint32_t (&b)[tiles][2]) {
+  const uint32_t address = shared_address(rows);
+  switch (format) {
+    case mx::Format::kE2M1:
+      return load_rows<mx::Format::kE2M1, tiles>(rows, address, block, lane, b);
+    case mx::Format::kE2M3:
+      return load_rows<mx::Format::kE2M3, tiles>(rows, address, block, lane, b);
+    case mx::Format::kE3M2:
+      return load_rows<mx::Format::kE3M2, tiles>(rows, address, block, lane, b);
+    default:
+      return load_rows<mx::Format::kE4M3, tiles>(rows, address, block, lane, b);
+  }
+}
+
+template <typename Mma, typename Shape>
+__device__ void multiply_chunk(mx::Format weight_format, mx::Format x_format,
+                               const ChunkOperands& operands, int lane, WarpSums<Shape>& sums) {
+  if (weight_format == mx::Format::kE2M1 && x_format == mx::Format::kE2M1) {
+    return multiply_e2m1_chunk<Mma, Shape>(operands, lane, sums);
+  }
+  uint32_t a_scales[Shape::kATiles], b_scales[Shape::kBTiles];
+#pragma unroll
+  for (int i = 0; i < Shape::kATiles; ++i) {
+    a_scales[i] =
+        load_record_scales(operands.records + i * operands.record_bytes, weight_format, lane);
+  }
+  load_row_scales<Shape::kBTiles>(operands.row_scales, lane, b_scales);
+#pragma unroll
+  for (int block = 0; block < kBlocksPerChunk; ++block) {
+    uint32_t a[Shape::kATiles][4], b[Shape::kBTiles][2];
+    load_fragments<Shape>(weight_format, operands, block, lane, a);
+    load_rows<Shape::kBTiles>(x_format, operands.rows, block, lane, b);
+#pragma unroll
+    for (int i = 0; i < Shape::kATiles; ++i) {
+#pragma unroll
+      for (int j = 0; j < Shape::kBTiles; ++j) {
+        Mma::multiply_e4m3(sums[i][j], a[i], b[j], a_scales[i] >> 8 * block,
+                           b_scales[j] >> 8 * block);
+      }
+    }
+  }
+}
+
+// The power of two that a segment's products are to be multiplied by, as an exponent.
+__device__ inline int segment_units(mx::Format weight_format, mx::Format x_format) {
+  if (weight_format == mx::Format::kE2M1 && x_format == mx::Format::kE2M1) return 0;
+  return units_of(weight_format) + units_of(x_format);
+}
+
+template <typename Shape>
+__device__ void multiply_sums(float factor, WarpSums<Shape>& sums) {
+#pragma unroll
+  for (int i = 0; i < Shape::kSums; ++i) (&sums[0][0][0])[i] *= factor;
+}
+
+__device__ inline float power_of_two(int exponent) {
+  return __int_as_float((127 + exponent) << 23);
+}
+
+// The first group's sums plus the others', in order, which go through END: a warp's sums to the
+// same warp of the first group, at which END's bytes of that warp are its own again.
+template <typename Shape>
+__device__ void add_groups(int group, int warp, int lane, uint8_t* end, WarpSums<Shape>& sums) {
+  if constexpr (Shape::kGroups == 1) return;
+  const auto of_warp = [&](int other) {
+    return reinterpret_cast<float*>(end +
+                                    (other * Shape::kGroupWarps + warp) * Shape::kEndWarpBytes) +
+           lane;
+  };
+  __syncthreads();  // the tile before has been written
+  if (group > 0) {
+    float* const own = of_warp(group - 1);
+#pragma unroll
+    for (int i = 0; i < Shape::kSums; ++i) own[i * kWarp] = (&sums[0][0][0])[i];
+  }
+  __syncthreads();
+  if (group > 0) return;
+  for (int other = 0; other < Shape::kGroups - 1; ++other) {
+    const float* const theirs = of_warp(other);
+#pragma unroll
+    for (int i = 0; i < Shape::kSums; ++i) (&sums[0][0][0])[i] += theirs[i * kWarp];
+  }
+  __syncwarp();
+}
+
+// A warp's sums to Y, eight rows at a time through STAGED, four lanes a row.
+template <typename Shape>
+__device__ void write_outputs(const WeightView& weight, int64_t m, const Tile& tile, int warp,
+                              int lane, const WarpSums<Shape>& sums, __nv_bfloat16* staged,
+                              __nv_bfloat16* y) {
+  const int64_t first_column =
+      int64_t{tile.column} * Shape::kColumns + warp % Shape::kAWarps * Shape::kStagedColumns;
+  const int64_t first_row =
+      int64_t{tile.row} * Shape::kRows + warp / Shape::kAWarps * Shape::kBTiles * kMmaColumns;
+  float bias[Shape::kATiles][2];
+#pragma unroll
+  for (int i = 0; i < 2 * Shape::kATiles; ++i) {
+    const int64_t column = first_column + i * 8 + lane / 4;
+    bias[i / 2][i % 2] = weight.bias == nullptr ? 0.0f : weight.bias[min(column, weight.n - 1)];
+  }
+  const int64_t columns = weight.n - first_column;
+  const bool whole_lines = weight.n % 8 == 0;
+#pragma unroll
+  for (int j = 0; j < Shape::kBTiles; ++j) {
+#pragma unroll
+    for (int i = 0; i < Shape::kATiles; ++i) {
+#pragma unroll
+      for (int reg = 0; reg < 4; ++reg) {
+        staged[c_column(lane, reg) * Shape::kStagedStride + i * kRecordRows + c_row(lane, reg)] =
+            __float2bfloat16_rn(sums[i][j][reg] + bias[i][reg / 2]);
+      }
+    }
+    __syncwarp();
+    const int64_t row = first_row + j * kMmaColumns + lane / 4;
+    if (row < m) {
+      const __nv_bfloat16* const from = staged + lane / 4 * Shape::kStagedStride;
+      __nv_bfloat16* const to = y + row * weight.n + first_column;
+      if (whole_lines) {
+        for (int at = lane % 4 * 8; at < Shape::kStagedColumns && at < columns; at += 32) {
+          *reinterpret_cast<uint4*>(to + at) = *reinterpret_cast<const uint4*>(from + at);
+        }
+      } else {
+        for (int at = lane % 4; at < Shape::kStagedColumns && at < columns; at += 4) {
+          to[at] = from[at];
+        }
+      }
+    }
+    __syncwarp();
+  }
+}
+
+template <typename Mma, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads)
+    multiply_block_scaled(const __grid_constant__ WeightView weight,
+                          const __grid_constant__ RowsView x, __nv_bfloat16* y,
+                          const __grid_constant__ TileOrder order,
+                          const __grid_constant__ Layout layout) {
+  extern __shared__ __align__(16) uint8_t shared[];
+  const int group = threadIdx.x / Shape::kGroupThreads;
+  const int warp = threadIdx.x / kWarp % Shape::kGroupWarps;
+  const int lane = threadIdx.x % kWarp;
+  uint8_t* const ring = shared + group * layout.ring_bytes<Shape>();
+  uint8_t* const end = shared + Shape::kGroups * layout.ring_bytes<Shape>();
+
+  allow_next_grid();
+  wait_for_previous_grid();
+  Copies<Shape> copies(weight, x, order, layout, group, shared_address(ring));
+  const auto copy_next = [&] {
+    if (!copies.done()) {
+      copies.copy_records();
+      copies.copy_x();
+      copies.advance();
+    }
+    commit_copies();
+  };
+  for (int i = 0; i < Shape::kStages - 1; ++i) copy_next();
+
+  int stage = 0;
+  for (int index = blockIdx.x; index < order.count(); index += gridDim.x) {
+    WarpSums<Shape> sums = {};
+    int units = 0;
+    for (ChunkCursor<Shape> at(weight, group); !at.done(weight); at.advance(weight)) {
+      wait_for_copies<Shape::kStages - 2>();
+      synchronize_group<Shape>(group);  // all threads' copies; and the stage before has been read
+      copy_next();
+      const mx::Format weight_format = weight.segments[at.segment].format;
+      const mx::Format x_format = x.segments[at.segment].format;
+      const int units_here = segment_units(weight_format, x_format);
+      if (units_here != units) {
+        multiply_sums<Shape>(power_of_two(units - units_here), sums);
+        units = units_here;
+      }
+      const uint8_t* const chunk = ring + stage;
+      const int first_record = warp % Shape::kAWarps * Shape::kATiles;
+      const int first_row = warp / Shape::kAWarps * Shape::kBTiles * kMmaColumns;
+      const ChunkOperands operands = {
+          chunk + first_record * layout.record_bytes, layout.record_bytes,
+          chunk + layout.x_offset<Shape>() + first_row * row_bytes(x_format),
+          chunk + layout.scales_offset<Shape>() + first_row * kBlocksPerChunk};
+      multiply_chunk<Mma, Shape>(weight_format, x_format, operands, lane, sums);
+      stage = stage + layout.stage_bytes<Shape>() == layout.ring_bytes<Shape>()
+                  ? 0
+                  : stage + layout.stage_bytes<Shape>();
+    }
+    if (units != 0) multiply_sums<Shape>(power_of_two(units), sums);
+    add_groups<Shape>(group, warp, lane, end, sums);
+    if (group > 0) continue;
+    auto* const staged = reinterpret_cast<__nv_bfloat16*>(end + warp * Shape::kEndWarpBytes);
+    write_outputs<Shape>(weight, x.m, Tile(order, index), warp, lane, sums, staged, y);
+  }
+}
+
+}  // namespace micromix::kernels::cuda::block_scaled
