@@ -37,6 +37,8 @@ class HostBlockScaledRows {
           mx::pack(format, std::span(rows.codes).subspan(from, count),
                    std::span(codes).subspan((chunk * rows.m + row) * row_bytes,
                                             mx::packed_bytes(format, count)));
+          exchange_pieces(format, static_cast<int>(row),
+                          codes.data() + (chunk * rows.m + row) * row_bytes);
           std::copy_n(rows.scales.begin() + from / mx::kBlockSize, count / mx::kBlockSize,
                       of_segment + (chunk * padded + row) * kBlocksPerChunk);
         }
@@ -51,6 +53,15 @@ class HostBlockScaledRows {
   const kernels::cuda::block_scaled::RowsView& view() const { return view_; }
 
  private:
+  static void exchange_pieces(mx::Format format, int row, uint8_t* bytes) {
+    namespace bs = kernels::cuda::block_scaled;
+    const std::vector<uint8_t> consecutive(bytes, bytes + bs::row_bytes(format));
+    for (int piece = 0; piece < bs::row_bytes(format) / 16; ++piece) {
+      std::copy_n(consecutive.begin() + piece * 16, 16,
+                  bytes + bs::stored_piece(format, row, piece) * 16);
+    }
+  }
+
   std::vector<kernels::cuda::DeviceArray<uint8_t>> codes_;
   kernels::cuda::DeviceArray<uint8_t> scales_;
   kernels::cuda::block_scaled::RowsView view_{};

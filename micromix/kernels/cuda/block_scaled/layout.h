@@ -99,12 +99,21 @@ struct WeightView {
   const float* bias;       // [n]; null: none
 };
 
+// Eight rows' reads of a block would meet in the same banks of shared memory where rows are 32 or
+// 64 bytes, were not blocks exchanged in every other group of rows: as 16-byte pieces, piece PIECE
+// of row ROW of a chunk stands at this one.
+MICROMIX_HOST_DEVICE constexpr int stored_piece(mx::Format format, int row, int piece) {
+  if (format == mx::Format::kE2M1) return piece ^ (row >> 2 & 1);
+  if (format == mx::Format::kE4M3) return piece ^ (row & 2);
+  return piece;
+}
+
 // X, its pointers in device memory. By value.
 struct RowsView {
   int64_t m;
   struct Segment {
     mx::Format format;
-    const uint8_t* codes;  // [chunks][m][row_bytes(format)]
+    const uint8_t* codes;  // [chunks][m][row_bytes(format)], pieces at stored_piece()
   };
   Segment segments[kMostSegments];  // the weight's
   const uint8_t* scales;            // [chunks of all segments][padded_rows(m)][2]

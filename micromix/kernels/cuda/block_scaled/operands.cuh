@@ -63,14 +63,7 @@ __device__ inline uint32_t load_record_scales(const uint8_t* record, mx::Format 
 
 // ---- X, operand B
 
-// Rows of one chunk lie in shared memory row_bytes() apart. Eight rows' reads of a block would meet
-// in the same banks where rows are 32 or 64 bytes, were not blocks exchanged in every other group
-// of rows: as 16-byte pieces, piece P of row R of E2M1 or E4M3 stands at staged_piece().
-__device__ inline int staged_piece(mx::Format format, int row, int piece) {
-  if (format == mx::Format::kE2M1) return piece ^ (row >> 2 & 1);
-  if (format == mx::Format::kE4M3) return piece ^ (row & 2);
-  return piece;
-}
+// Rows of one chunk lie in shared memory as in RowsView.
 
 template <int count>
 __device__ void load_matrices(uint32_t address, uint32_t* registers) {
@@ -93,13 +86,26 @@ __device__ void load_matrices(uint32_t address, uint32_t* registers) {
   }
 }
 
-// Eight channels of one block of E2M1 for each of TILES of eight rows, a matrix of 8 x 16 bytes.
+// Eight channels of E2M1 for each of TILES of eight rows, a matrix of 8 x 16 bytes: of one block,
+// or of both beside each other, as E2M1's instruction takes them.
 template <int tiles>
 __device__ void load_e2m1_rows(uint32_t rows, int block, int lane, uint32_t (&words)[tiles]) {
   const int row = lane % (8 * tiles);
   load_matrices<tiles>(
-      rows + row * row_bytes(mx::Format::kE2M1) + staged_piece(mx::Format::kE2M1, row, block) * 16,
+      rows + row * row_bytes(mx::Format::kE2M1) + stored_piece(mx::Format::kE2M1, row, block) * 16,
       words);
+}
+template <int tiles>
+__device__ void load_e2m1_rows(uint32_t rows, int lane, uint32_t (&b)[tiles][2]) {
+  constexpr int kTogether = tiles == 1 ? 1 : 2;
+  static_assert(tiles % kTogether == 0);
+  const int row = lane / 16 % kTogether * 8 + lane % 8;
+  const uint32_t address = rows + row * row_bytes(mx::Format::kE2M1) +
+                           stored_piece(mx::Format::kE2M1, row, lane / 8 % 2) * 16;
+#pragma unroll
+  for (int tile = 0; tile < tiles; tile += kTogether) {
+    load_matrices<2 * kTogether>(address + tile * 8 * row_bytes(mx::Format::kE2M1), b[tile]);
+  }
 }
 
 // Eight codes of 6 bits, the lowest of LOW first, to E4M3's fields.
@@ -141,7 +147,7 @@ __device__ void load_rows(const uint8_t* rows, uint32_t rows_address, int block,
     const uint8_t* const row = of_lane + tile * 8 * row_bytes(format);
     uint2 registers;
     if constexpr (format == mx::Format::kE4M3) {
-      const int half = staged_piece(format, lane / 4, 2 * block) / 2;
+      const int half = stored_piece(format, lane / 4, 2 * block) / 2;
       const uint2 codes = reinterpret_cast<const uint2*>(row)[half * 4 + lane % 4];
       registers = {__byte_perm(codes.x, codes.y, 0x6420), __byte_perm(codes.x, codes.y, 0x7531)};
     } else {

@@ -17,6 +17,7 @@
 #include "micromix/kernels/cuda/async_copy.cuh"
 #include "micromix/kernels/cuda/block_scaled/mma.cuh"
 #include "micromix/kernels/cuda/block_scaled/operands.cuh"
+#include "micromix/kernels/cuda/bulk_copy.cuh"
 #include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/named_barrier.cuh"
 
@@ -50,7 +51,7 @@ struct TileShape {
 };
 
 // Shared memory: per group a ring of stages, each records, rows of X and their scales; then what a
-// tile's end needs.
+// tile's end needs; then the stages' barriers.
 struct Layout {
   int record_bytes;  // of the largest
   int row_bytes;     // of the widest
@@ -72,8 +73,12 @@ struct Layout {
     return Shape::kStages * stage_bytes<Shape>();
   }
   template <typename Shape>
-  __host__ __device__ constexpr int bytes() const {
+  __host__ __device__ constexpr int barriers_offset() const {
     return Shape::kGroups * ring_bytes<Shape>() + Shape::kEndBytes;
+  }
+  template <typename Shape>
+  __host__ __device__ constexpr int bytes() const {
+    return barriers_offset<Shape>() + Shape::kGroups * Shape::kStages * 8;
   }
 };
 
@@ -130,113 +135,136 @@ __device__ void synchronize_group(int group) {
   }
 }
 
-// A group's copies, a chunk at a time, of its block's tiles one after another.
+// A place in a group's ring, and the parity of its barrier's phase there.
+template <typename Shape>
+struct RingCursor {
+  int stage = 0;
+  int parity = 0;
+
+  __device__ void advance() {
+    if (++stage < Shape::kStages) return;
+    stage = 0;
+    parity ^= 1;
+  }
+};
+
+// A group's copies, a chunk at a time, of its block's tiles one after another. All lanes of its
+// warps call it and one of each issues them: of every warp some of the records, of the first the
+// rest.
 template <typename Shape>
 class Copies {
  public:
   __device__ Copies(const WeightView& weight, const RowsView& x, const TileOrder& order,
-                    const Layout& layout, int group, uint32_t ring)
+                    const Layout& layout, int group, int warp, uint32_t ring, uint32_t barriers)
       : weight_(weight),
         x_(x),
         order_(order),
         layout_(layout),
         group_(group),
+        warp_(warp),
         ring_(ring),
-        tile_index_(blockIdx.x),
-        tile_(order, blockIdx.x),
-        at_(weight, group) {
-    skip_ends();
+        barriers_(barriers),
+        tile_index_(blockIdx.x) {
+    enter_tile();
   }
 
-  __device__ bool done() const { return tile_index_ >= order_.count(); }
-  __device__ void copy_records() const {
-    const WeightView::Segment& segment = weight_.segments[at_.segment];
-    const int bytes = record_bytes(segment.format);
-    const int warp = threadIdx.x / kWarp % Shape::kGroupWarps;
-    const int lane = threadIdx.x % kWarp;
-    const uint8_t* const from = weight_.records + segment.offset +
-                                int64_t{at_.chunk - segment.first_chunk} * bytes + lane * 16;
-#pragma unroll
-    for (int record = warp; record < Shape::kRecords; record += Shape::kGroupWarps) {
-      // Panels beyond the weight's end repeat its last.
-      const int panel = min(tile_.column * Shape::kRecords + record, weight_.panels - 1);
-      const uint8_t* const of_record = from + panel * weight_.panel_bytes;
-      const uint32_t to = ring_ + stage_ + record * layout_.record_bytes + lane * 16;
-      const int left = bytes - lane * 16;
-      static_assert(record_bytes(mx::Format::kE2M1) > 512);
-      static_assert(record_bytes(mx::Format::kE4M3) <= 3 * 512);
-      copy_async_at<0, 0>(to, of_record, true);
-      copy_async_at<512, 512>(to, of_record, left > 512);
-      copy_async_at<1024, 1024>(to, of_record, left > 1024);
+  // The next chunk to the next stage; nothing after the last.
+  __device__ void copy_next() {
+    if (tile_index_ >= order_.count()) return;
+    copy_chunk();
+    to_.advance();
+    chunk_ += Shape::kGroups;
+    record_at_ += Shape::kGroups * record_bytes_;
+    x_from_ += Shape::kGroups * x_.m * row_bytes_;
+    scales_from_ += Shape::kGroups * padded_rows(x_.m) * kBlocksPerChunk;
+    if (chunk_ < segment_end_) return;
+    if (chunk_ < weight_.chunks) {
+      enter_segment();
+    } else {
+      tile_index_ += gridDim.x;
+      if (tile_index_ < order_.count()) enter_tile();
     }
-  }
-  __device__ void copy_x() const {
-    const RowsView::Segment& segment = x_.segments[at_.segment];
-    const int thread = threadIdx.x % Shape::kGroupThreads;
-    const int bytes = row_bytes(segment.format);
-    const int64_t first_row = int64_t{tile_.row} * Shape::kRows;
-    const auto rows = static_cast<int>(min(int64_t{Shape::kRows}, x_.m - first_row));
-    const int chunk = at_.chunk - weight_.segments[at_.segment].first_chunk;
-    const uint8_t* const from = segment.codes + (chunk * x_.m + first_row) * bytes;
-    const uint32_t to = ring_ + stage_ + layout_.x_offset<Shape>();
-    constexpr int kMostPieces = Shape::kRows * row_bytes(mx::Format::kE4M3) / 16;
-    constexpr int kTurns = (kMostPieces + Shape::kGroupThreads - 1) / Shape::kGroupThreads;
-    const int pieces = Shape::kRows * bytes / 16, real_pieces = rows * bytes / 16;
-#pragma unroll
-    for (int turn = 0; turn < kTurns; ++turn) {
-      const int piece = turn * Shape::kGroupThreads + thread;
-      if (piece >= pieces) break;
-      copy_async_or_zeros<0, 0>(to + staged_at(segment.format, piece) * 16, from + piece * 16,
-                                piece < real_pieces ? 16 : 0);
-    }
-    constexpr int kScalePieces = Shape::kRows * kBlocksPerChunk / 16;
-    if (thread < kScalePieces) {
-      const uint8_t* const scales =
-          x_.scales + (at_.chunk * padded_rows(x_.m) + first_row) * kBlocksPerChunk;
-      copy_async_or_zeros<0, 0>(ring_ + stage_ + layout_.scales_offset<Shape>() + thread * 16,
-                                scales + thread * 16, thread * 8 < rows ? 16 : 0);
-    }
-  }
-  // To the next chunk and stage.
-  __device__ void advance() {
-    stage_ = stage_ + layout_.stage_bytes<Shape>() == layout_.ring_bytes<Shape>()
-                 ? 0
-                 : stage_ + layout_.stage_bytes<Shape>();
-    at_.advance(weight_);
-    skip_ends();
   }
 
  private:
-  // The piece's place in the staged rows.
-  __device__ static int staged_at(mx::Format format, int piece) {
-    if (format == mx::Format::kE2M1) {
-      return (piece & ~1) | staged_piece(format, piece / 2, piece & 1);
+  static constexpr int kWarpRecords =
+      (Shape::kRecords + Shape::kGroupWarps - 1) / Shape::kGroupWarps;
+
+  __device__ void copy_chunk() const {
+    const uint32_t barrier = barriers_ + to_.stage * 8;
+    const uint32_t stage = ring_ + to_.stage * layout_.stage_bytes<Shape>();
+    const bool elected = elect_lane();
+    if (warp_ == 0) {
+      const int x_bytes = rows_ * row_bytes_;
+      const int scale_bytes = static_cast<int>(padded_rows(rows_)) * kBlocksPerChunk;
+      arrive_expecting(barrier, Shape::kRecords * record_bytes_ + x_bytes + scale_bytes, elected);
+      copy_bulk(stage + layout_.x_offset<Shape>(), x_from_, x_bytes, barrier, elected);
+      copy_bulk(stage + layout_.scales_offset<Shape>(), scales_from_, scale_bytes, barrier,
+                elected);
     }
-    if (format == mx::Format::kE4M3) {
-      return (piece & ~3) | staged_piece(format, piece / 4, piece & 3);
+#pragma unroll
+    for (int i = 0; i < kWarpRecords; ++i) {
+      const int record = warp_ + i * Shape::kGroupWarps;
+      if (record >= Shape::kRecords) break;
+      copy_bulk(stage + record * layout_.record_bytes, panels_[i] + record_at_, record_bytes_,
+                barrier, elected);
     }
-    return piece;
   }
-  __device__ void skip_ends() {
-    while (at_.done(weight_) && !done()) {
-      tile_index_ += gridDim.x;
-      if (done()) return;
-      tile_ = Tile(order_, tile_index_);
-      at_ = ChunkCursor<Shape>(weight_, group_);
-      if (at_.done(weight_)) tile_index_ = order_.count();  // a group without chunks
+
+  __device__ void enter_tile() {
+    const Tile tile(order_, tile_index_);
+    first_row_ = int64_t{tile.row} * Shape::kRows;
+    rows_ = static_cast<int>(min(int64_t{Shape::kRows}, x_.m - first_row_));
+#pragma unroll
+    for (int i = 0; i < kWarpRecords; ++i) {
+      // Panels beyond the weight's end repeat its last.
+      const int record = warp_ + i * Shape::kGroupWarps;
+      const int panel = min(tile.column * Shape::kRecords + record, weight_.panels - 1);
+      panels_[i] = weight_.records + panel * weight_.panel_bytes;
     }
+    chunk_ = group_;
+    segment_ = 0;
+    if (chunk_ < weight_.chunks) {
+      enter_segment();
+    } else {
+      tile_index_ = order_.count();  // a group without chunks
+    }
+  }
+
+  // The chunk's, which is this one or a later one.
+  __device__ void enter_segment() {
+    while (chunk_ >= segment_end()) ++segment_;
+    const WeightView::Segment& segment = weight_.segments[segment_];
+    segment_end_ = segment_end();
+    record_bytes_ = record_bytes(segment.format);
+    row_bytes_ = row_bytes(x_.segments[segment_].format);
+    const int chunk = chunk_ - segment.first_chunk;
+    record_at_ = static_cast<int>(segment.offset) + chunk * record_bytes_;
+    x_from_ = x_.segments[segment_].codes + (chunk * x_.m + first_row_) * row_bytes_;
+    scales_from_ = x_.scales + (chunk_ * padded_rows(x_.m) + first_row_) * kBlocksPerChunk;
+  }
+  __device__ int segment_end() const {
+    return weight_.segments[segment_].first_chunk + weight_.segments[segment_].chunks;
   }
 
   const WeightView& weight_;
   const RowsView& x_;
   const TileOrder& order_;
   const Layout& layout_;
-  int group_;
-  uint32_t ring_;
-  int stage_ = 0;  // in bytes
+  int group_, warp_;
+  uint32_t ring_, barriers_;
+  RingCursor<Shape> to_;
+
   int tile_index_;
-  Tile tile_;
-  ChunkCursor<Shape> at_;
+  int64_t first_row_;
+  int rows_;
+  const uint8_t* panels_[kWarpRecords];
+
+  int segment_, segment_end_;
+  int record_bytes_, row_bytes_;
+  int chunk_;
+  int record_at_;  // in its panel
+  const uint8_t *x_from_, *scales_from_;
 };
 
 // A chunk's operands in shared memory, as one warp multiplies them.
@@ -253,11 +281,8 @@ using WarpSums = float[Shape::kATiles][Shape::kBTiles][4];
 template <typename Mma, typename Shape>
 __device__ void multiply_e2m1_chunk(const ChunkOperands& operands, int lane,
                                     WarpSums<Shape>& sums) {
-  uint32_t blocks[kBlocksPerChunk][Shape::kBTiles], b_scales[Shape::kBTiles];
-#pragma unroll
-  for (int block = 0; block < kBlocksPerChunk; ++block) {
-    load_e2m1_rows<Shape::kBTiles>(shared_address(operands.rows), block, lane, blocks[block]);
-  }
+  uint32_t b[Shape::kBTiles][2], b_scales[Shape::kBTiles];
+  load_e2m1_rows<Shape::kBTiles>(shared_address(operands.rows), lane, b);
   load_row_scales<Shape::kBTiles>(operands.row_scales, lane, b_scales);
 #pragma unroll
   for (int i = 0; i < Shape::kATiles; ++i) {
@@ -267,8 +292,7 @@ __device__ void multiply_e2m1_chunk(const ChunkOperands& operands, int lane,
     const uint32_t a_scales = load_record_scales(record, mx::Format::kE2M1, lane);
 #pragma unroll
     for (int j = 0; j < Shape::kBTiles; ++j) {
-      const uint32_t b[2] = {blocks[0][j], blocks[1][j]};
-      Mma::multiply_e2m1(sums[i][j], a, b, a_scales, b_scales[j]);
+      Mma::multiply_e2m1(sums[i][j], a, b[j], a_scales, b_scales[j]);
     }
   }
 }
@@ -428,39 +452,35 @@ __device__ void write_outputs(const WeightView& weight, int64_t m, const Tile& t
 }
 
 template <typename Mma, typename Shape>
-__global__ void __launch_bounds__(Shape::kThreads)
-    multiply_block_scaled(const __grid_constant__ WeightView weight,
-                          const __grid_constant__ RowsView x, __nv_bfloat16* y,
-                          const __grid_constant__ TileOrder order,
-                          const __grid_constant__ Layout layout) {
-  extern __shared__ __align__(16) uint8_t shared[];
-  const int group = threadIdx.x / Shape::kGroupThreads;
-  const int warp = threadIdx.x / kWarp % Shape::kGroupWarps;
+__device__ void multiply_tiles(const WeightView& weight, const RowsView& x, __nv_bfloat16* y,
+                               const TileOrder& order, const Layout& layout, uint8_t* shared) {
+  // The same in all lanes, which the compiler should know.
+  const int block_warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / kWarp), 0);
+  const int group = block_warp / Shape::kGroupWarps;
+  const int warp = block_warp % Shape::kGroupWarps;
   const int lane = threadIdx.x % kWarp;
   uint8_t* const ring = shared + group * layout.ring_bytes<Shape>();
   uint8_t* const end = shared + Shape::kGroups * layout.ring_bytes<Shape>();
+  const uint32_t all_barriers = shared_address(shared + layout.barriers_offset<Shape>());
+  const uint32_t barriers = all_barriers + group * Shape::kStages * 8;
 
   allow_next_grid();
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < Shape::kGroups * Shape::kStages; ++i) init_barrier(all_barriers + i * 8, 1);
+    fence_barriers();
+  }
+  __syncthreads();
   wait_for_previous_grid();
-  Copies<Shape> copies(weight, x, order, layout, group, shared_address(ring));
-  const auto copy_next = [&] {
-    if (!copies.done()) {
-      copies.copy_records();
-      copies.copy_x();
-      copies.advance();
-    }
-    commit_copies();
-  };
-  for (int i = 0; i < Shape::kStages - 1; ++i) copy_next();
+  Copies<Shape> copies(weight, x, order, layout, group, warp, shared_address(ring), barriers);
+  for (int i = 0; i < Shape::kStages - 1; ++i) copies.copy_next();
 
-  int stage = 0;
+  RingCursor<Shape> from;
   for (int index = blockIdx.x; index < order.count(); index += gridDim.x) {
     WarpSums<Shape> sums = {};
     int units = 0;
     for (ChunkCursor<Shape> at(weight, group); !at.done(weight); at.advance(weight)) {
-      wait_for_copies<Shape::kStages - 2>();
-      synchronize_group<Shape>(group);  // all threads' copies; and the stage before has been read
-      copy_next();
+      synchronize_group<Shape>(group);  // the stage before has been read
+      copies.copy_next();
       const mx::Format weight_format = weight.segments[at.segment].format;
       const mx::Format x_format = x.segments[at.segment].format;
       const int units_here = segment_units(weight_format, x_format);
@@ -468,17 +488,16 @@ __global__ void __launch_bounds__(Shape::kThreads)
         multiply_sums<Shape>(power_of_two(units - units_here), sums);
         units = units_here;
       }
-      const uint8_t* const chunk = ring + stage;
+      const uint8_t* const chunk = ring + from.stage * layout.stage_bytes<Shape>();
       const int first_record = warp % Shape::kAWarps * Shape::kATiles;
       const int first_row = warp / Shape::kAWarps * Shape::kBTiles * kMmaColumns;
       const ChunkOperands operands = {
           chunk + first_record * layout.record_bytes, layout.record_bytes,
           chunk + layout.x_offset<Shape>() + first_row * row_bytes(x_format),
           chunk + layout.scales_offset<Shape>() + first_row * kBlocksPerChunk};
+      wait_for_phase(barriers + from.stage * 8, from.parity);
       multiply_chunk<Mma, Shape>(weight_format, x_format, operands, lane, sums);
-      stage = stage + layout.stage_bytes<Shape>() == layout.ring_bytes<Shape>()
-                  ? 0
-                  : stage + layout.stage_bytes<Shape>();
+      from.advance();
     }
     if (units != 0) multiply_sums<Shape>(power_of_two(units), sums);
     add_groups<Shape>(group, warp, lane, end, sums);
@@ -486,6 +505,22 @@ __global__ void __launch_bounds__(Shape::kThreads)
     auto* const staged = reinterpret_cast<__nv_bfloat16*>(end + warp * Shape::kEndWarpBytes);
     write_outputs<Shape>(weight, x.m, Tile(order, index), warp, lane, sums, staged, y);
   }
+}
+
+// Two blocks fit a multiprocessor where their shared memory does. Bulk copies are since compute
+// capability 9.0.
+template <typename Mma, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads, 2)
+    multiply_block_scaled(const __grid_constant__ WeightView weight,
+                          const __grid_constant__ RowsView x, __nv_bfloat16* y,
+                          const __grid_constant__ TileOrder order,
+                          const __grid_constant__ Layout layout) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  extern __shared__ __align__(16) uint8_t shared[];
+  multiply_tiles<Mma, Shape>(weight, x, y, order, layout, shared);
+#else
+  __trap();
+#endif
 }
 
 }  // namespace micromix::kernels::cuda::block_scaled

@@ -1,0 +1,63 @@
+// Copies of whole pieces of memory to shared memory by one thread, and the barriers in shared
+// memory that count their bytes (cp.async.bulk and mbarrier, sm_90).
+#pragma once
+
+#include <cstdint>
+
+namespace micromix::kernels::cuda {
+
+// BARRIER is the shared address of eight aligned bytes. By one thread, before fence_barriers() and
+// a barrier of all that use it.
+__device__ inline void init_barrier(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ inline void fence_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// True in one lane of the warp, all of which call it. What all lanes compute and one uses stays in
+// uniform registers, which bulk copies take; a branch for one lane would not.
+__device__ inline bool elect_lane() {
+  uint32_t elected;
+  asm volatile(
+      "{.reg .pred p; elect.sync _|p, 0xFFFFFFFF;\n"
+      "selp.b32 %0, 1, 0, p;}"
+      : "=r"(elected));
+  return elected != 0;
+}
+
+// Arrives, in the lane that is ACTIVE, and makes the phase wait for BYTES more to be copied.
+__device__ inline void arrive_expecting(uint32_t barrier, int bytes, bool active) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %2, 0;\n"
+      "@p mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;}" ::"r"(barrier),
+      "r"(bytes), "r"(static_cast<int>(active))
+      : "memory");
+}
+
+// Until the phase of this PARITY is complete.
+__device__ inline void wait_for_phase(uint32_t barrier, int parity) {
+  uint32_t done;
+  do {
+    asm volatile(
+        "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+        "selp.b32 %0, 1, 0, p;}"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+  } while (done == 0);
+}
+
+// BYTES, a multiple of 16, both ends aligned to 16, by the lane that is ACTIVE; they count on
+// BARRIER.
+__device__ inline void copy_bulk(uint32_t shared, const void* global, int bytes, uint32_t barrier,
+                                 bool active) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %4, 0;\n"
+      "@p cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+      "[%3];}" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier), "r"(static_cast<int>(active))
+      : "memory");
+}
+
+}  // namespace micromix::kernels::cuda
