@@ -4,13 +4,11 @@
 
 #include <cstdint>
 
+#include "micromix/kernels/cuda/shared_barrier.cuh"
+
 namespace micromix::kernels::cuda {
 
-// BARRIER is the shared address of eight aligned bytes. By one thread, before fence_barriers() and
-// a barrier of all that use it.
-__device__ inline void init_barrier(uint32_t barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
+// Makes barriers that this thread made known to bulk copies. Before a barrier of all that use them.
 __device__ inline void fence_barriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -33,19 +31,6 @@ __device__ inline void arrive_expecting(uint32_t barrier, int bytes, bool active
       "@p mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;}" ::"r"(barrier),
       "r"(bytes), "r"(static_cast<int>(active))
       : "memory");
-}
-
-// Until the phase of this PARITY is complete.
-__device__ inline void wait_for_phase(uint32_t barrier, int parity) {
-  uint32_t done;
-  do {
-    asm volatile(
-        "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-        "selp.b32 %0, 1, 0, p;}"
-        : "=r"(done)
-        : "r"(barrier), "r"(parity)
-        : "memory");
-  } while (done == 0);
 }
 
 // BYTES, a multiple of 16, both ends aligned to 16, by the lane that is ACTIVE; they count on

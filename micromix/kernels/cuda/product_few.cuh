@@ -22,6 +22,7 @@
 #include "micromix/kernels/cuda/expand.cuh"
 #include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/named_barrier.cuh"
+#include "micromix/kernels/cuda/shared_barrier.cuh"
 
 namespace micromix::kernels::cuda {
 
@@ -54,15 +55,15 @@ struct FewLayout {
     return entries_offset() + (warp_chunks + 1) / 2 * 16;
   }
   __host__ __device__ int sums_offset() const { return kFewWarps * warp_bytes(); }
-  // TILES of 8 rows of X.
-  __host__ __device__ int bytes(int tiles) const {
+  // TILES of 8 rows of X. Of the barrier at which threads that add arrive once they read the sums.
+  __host__ __device__ int read_offset(int tiles) const {
     return sums_offset() + kFewWarps * tiles * kPanel * 8 * 4;
   }
+  __host__ __device__ int bytes(int tiles) const { return read_offset(tiles) + 8; }
 };
 
 using SumsFull = NamedBarrier<1, kFewThreads>;
-using SumsEmpty = NamedBarrier<2, kFewThreads>;
-using SumThreads = NamedBarrier<3, kSumThreads>;
+using SumThreads = NamedBarrier<2, kSumThreads>;
 
 // A block's way through the panels of its column, x, x + gridDim.x, ...: those that other parts own
 // first. Part p owns every parts-th from the p-th on.
@@ -165,10 +166,12 @@ __device__ void write_outputs(const WeightView& weight, const ExactRows& x, __nv
 // The last four warps: sums of every panel, and outputs of those that the block owns.
 template <int kTiles>
 __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
-                         const SplitK& split, const float* sums_of_warps) {
+                         const SplitK& split, const float* sums_of_warps, uint32_t sums_read) {
   using Sums = FewSums<kTiles>;
   constexpr int kOwn = Sums::kCount / kSumThreads;
   const int thread = threadIdx.x - kFewWarps * kLanes;
+  if (thread == 0) init_barrier(sums_read, kSumThreads);
+  __syncthreads();
   wait_for_previous_grid();
   for (PanelCursor at(weight, split); !at.done();) {
     const int panel = at.panel();
@@ -188,7 +191,7 @@ __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bflo
       }
     }
     at.advance();
-    if (!at.done()) SumsEmpty::arrive();
+    if (!at.done()) arrive(sums_read);
     float* const parts = split.partials + int64_t{panel} * split.parts * Sums::kCount + thread;
     if (!owned) {
 #pragma unroll
@@ -285,8 +288,10 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
     for (int i = 0; i < kStages - 1; ++i) copy_next();
   }
 
+  __syncthreads();  // sums_read is there
+  const uint32_t sums_read = shared_address(shared + layout.read_offset(kTiles));
   int slot = 0;
-  bool first_panel = true;
+  int panels = 0;
   for (PanelCursor at(weight, split); !at.done(); at.advance()) {
     float sums[2][kTiles][4] = {};
     for (int i = 0; i < count; ++i) {
@@ -303,8 +308,8 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
           entries[i].format, ring + slot * layout.slot_bytes, lane, rows, [] {}, sums);
       slot = slot == kStages - 1 ? 0 : slot + 1;
     }
-    if (!first_panel) SumsEmpty::wait();
-    first_panel = false;
+    if (panels > 0) wait_for_phase(sums_read, (panels - 1) % 2);
+    ++panels;
     float* const of_warp =
         reinterpret_cast<float*>(shared + layout.sums_offset()) + warp * FewSums<kTiles>::kCount;
 #pragma unroll
@@ -324,7 +329,8 @@ __global__ void __launch_bounds__(kFewThreads, 1)
     multiply_records<kTiles, kStages>(weight, x, split, layout, overlap, shared);
   } else {
     const auto* const sums = reinterpret_cast<const float*>(shared + layout.sums_offset());
-    add_sums<kTiles>(weight, x, y, split, sums);
+    add_sums<kTiles>(weight, x, y, split, sums,
+                     shared_address(shared + layout.read_offset(kTiles)));
   }
 }
 
