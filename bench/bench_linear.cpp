@@ -61,7 +61,7 @@ class MixedProduct {
     int64_t bytes = 0;
     do {
       weights_.push_back(random_weight(n, segments, 3));
-      linears_.push_back(kernels::cpu_backend().prepare(weights_.back().weight));
+      linears_.push_back(kernels::cpu_backend().prepare(weights_.back().weight, plan_));
       bytes += weight_bytes();
     } while (bytes < rotated_bytes(m));
   }

@@ -94,7 +94,8 @@ class FakeQuantizationBackend final : public kernels::HostBackend {
                                               std::as_bytes(std::span(fake->weight)), weight.bias});
     return fake;
   }
-  std::unique_ptr<kernels::Linear> prepare(const kernels::MixedWeight&) const override {
+  std::unique_ptr<kernels::Linear> prepare(const kernels::MixedWeight&,
+                                           const kernels::InputPlan&) const override {
     assert(false);  // baselines start from the BF16 model
     return nullptr;
   }

@@ -124,7 +124,9 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual std::unique_ptr<Linear> prepare(const DenseWeight& weight) const = 0;
-  virtual std::unique_ptr<Linear> prepare(const MixedWeight& weight) const = 0;
+  // For inputs of PLAN: what they are quantized to may decide how the weight is kept.
+  virtual std::unique_ptr<Linear> prepare(const MixedWeight& weight,
+                                          const InputPlan& plan) const = 0;
   virtual std::unique_ptr<Plan> prepare(InputPlan plan) const = 0;
   virtual std::unique_ptr<Norm> prepare_norm(std::vector<float> gain, double eps) const = 0;
 

@@ -37,7 +37,8 @@ std::unique_ptr<kernels::Norm> prepare_norm(const kernels::Backend& backend, con
 }
 
 std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
-                                         const LinearWeights& weights) {
+                                         const LinearWeights& weights,
+                                         const kernels::InputPlan& plan) {
   if (!weights.quantized()) {
     return backend.prepare(dense_view(*weights.dense, optional_floats(weights.bias)));
   }
@@ -49,7 +50,7 @@ std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
     mixed.segments.push_back(
         {segment.format, segment.channels, segment.codes->octets(), segment.scales->octets()});
   }
-  return backend.prepare(mixed);
+  return backend.prepare(mixed, plan);
 }
 
 kernels::InputPlan input_plan(const std::optional<QuantizationConfig>& quantization,
@@ -79,15 +80,17 @@ DecoderLayer::DecoderLayer(const LayerWeights& weights, const ModelConfig& confi
       mlp_norm_(prepare_norm(backend, *weights.mlp_norm, config)) {
   if (weights.q_norm != nullptr) q_norm_ = prepare_norm(backend, *weights.q_norm, config);
   if (weights.k_norm != nullptr) k_norm_ = prepare_norm(backend, *weights.k_norm, config);
-  for (LinearRole role : kLinearRoles) {
-    linears_[static_cast<size_t>(role)] = prepare(backend, weights[role]);
-  }
   for (InputRole input : kInputRoles) {
     std::vector<const LinearWeights*> readers;
     for (LinearRole role : kLinearRoles) {
       if (input_of(role) == input) readers.push_back(&weights[role]);
     }
-    plans_[static_cast<size_t>(input)] = backend.prepare(input_plan(config.quantization, readers));
+    const kernels::InputPlan plan = input_plan(config.quantization, readers);
+    for (LinearRole role : kLinearRoles) {
+      if (input_of(role) != input) continue;
+      linears_[static_cast<size_t>(role)] = prepare(backend, weights[role], plan);
+    }
+    plans_[static_cast<size_t>(input)] = backend.prepare(plan);
   }
 }
 

@@ -27,9 +27,10 @@ kernels::AttentionShape attention_shape(const ModelConfig& config);
 std::unique_ptr<kernels::Norm> prepare_norm(const kernels::Backend& backend, const TensorView& gain,
                                             const ModelConfig& config);
 
-// A linear, made ready; the tensors must outlive it.
+// A linear, made ready for inputs of PLAN; the tensors must outlive it.
 std::unique_ptr<kernels::Linear> prepare(const kernels::Backend& backend,
-                                         const LinearWeights& weights);
+                                         const LinearWeights& weights,
+                                         const kernels::InputPlan& plan);
 
 // How the readers of an input want it: QUANTIZATION's formats along the plan of those of READERS
 // that are quantized (they agree on it); dense where none is.

@@ -5,11 +5,11 @@
 namespace micromix {
 
 OutputHead::OutputHead(const ModelWeights& weights, const kernels::Backend& backend)
-    : backend_(backend),
-      norm_(prepare_norm(backend, *weights.final_norm, weights.config)),
-      linear_(prepare(backend, weights.lm_head)) {
+    : backend_(backend), norm_(prepare_norm(backend, *weights.final_norm, weights.config)) {
   const LinearWeights* const reader = &weights.lm_head;
-  plan_ = backend.prepare(input_plan(weights.config.quantization, {&reader, 1}));
+  const kernels::InputPlan plan = input_plan(weights.config.quantization, {&reader, 1});
+  linear_ = prepare(backend, weights.lm_head, plan);
+  plan_ = backend.prepare(plan);
 }
 
 void OutputHead::logits(const kernels::Rows& hidden, kernels::Input& input,

@@ -121,8 +121,8 @@ class LayerQuantizer {
     const auto rows = backend.input(of_input, input.row_count, x.data());
     std::vector<float> exact(input.row_count * linear.n);
     std::vector<float> approximate(exact.size());
-    backend.multiply(*prepare(backend, without_bias), *rows, exact.data());
-    backend.multiply(*backend.prepare(quantized.view()), *rows, approximate.data());
+    backend.multiply(*prepare(backend, without_bias, of_input), *rows, exact.data());
+    backend.multiply(*backend.prepare(quantized.view(), of_input), *rows, approximate.data());
 
     double error = 0;
     double norm = 0;

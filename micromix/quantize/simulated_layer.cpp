@@ -11,8 +11,9 @@ SimulatedLayer::SimulatedLayer(const LayerWeights& weights, const ModelConfig& c
     quantized_.push_back(quantize_linear(linear, plan.of(role), {}, options.scale_rule));
     kernels::MixedWeight view = quantized_.back().view();
     if (linear.bias != nullptr) view.bias = to_floats(*linear.bias);
-    layer_.replace(role, input_plan(plan.of(role), options),
-                   kernels::reference_backend().prepare(view));
+    kernels::InputPlan of_input = input_plan(plan.of(role), options);
+    auto prepared = kernels::reference_backend().prepare(view, of_input);
+    layer_.replace(role, std::move(of_input), std::move(prepared));
   }
 }
 

@@ -32,7 +32,7 @@ void expect_within_bound(const Subject& subject, const MixedWeight& weight, cons
   const Backend& backend = *subject.backend;
   const auto input = backend.input(plan, m, x.data());
   std::vector<float> y(m * weight.n);
-  backend.multiply(*backend.prepare(weight), *input, y.data());
+  backend.multiply(*backend.prepare(weight, plan), *input, y.data());
   const QuantizedRows rows = quantize_rows(plan, m, x.data());
   for (int64_t row = 0; row < m; ++row) {
     for (int64_t column = 0; column < weight.n; ++column) {
@@ -86,7 +86,7 @@ TEST_P(EveryBackend, OneHotActivationsReturnTheWeight) {
           for (int64_t j = 0; j < 64; ++j)
             x[j * 64 + plan.permutation[j]] = std::ldexp(1.0f, power);
           const Backend& backend = *GetParam().backend;
-          const auto linear = backend.prepare(weight.weight);
+          const auto linear = backend.prepare(weight.weight, plan);
           std::vector<float> y(64 * 5), few(64 * 5);
           backend.multiply(*linear, *backend.input(plan, 64, x.data()), y.data());
           // As few rows at a time as kernels have paths of their own for.
@@ -128,7 +128,7 @@ TEST_P(EveryBackend, SmallIntegersAreExact) {
         value = static_cast<float>(static_cast<int>(random() % (2 * largest + 1)) - largest);
       }
       const Backend& backend = *GetParam().backend;
-      const auto linear = backend.prepare(weight.weight);
+      const auto linear = backend.prepare(weight.weight, plan);
       std::vector<float> y(11 * 33), few(11 * 33);
       backend.multiply(*linear, *backend.input(plan, 11, x.data()), y.data());
       for (int64_t row = 0, m = 1; row < 11; row += m, m = std::min(m + 1, 11 - row)) {
@@ -197,7 +197,7 @@ TEST_P(EveryBackend, LargestElementsAreExact) {
         }
         std::vector<float> y(kM * kN);
         const Backend& backend = *GetParam().backend;
-        backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, kM, x.data()),
+        backend.multiply(*backend.prepare(weight.weight, plan), *backend.input(plan, kM, x.data()),
                          y.data());
         const double product = static_cast<double>(largest) * mx::traits(format).largest;
         for (int64_t i = 0; i < kM * kN; ++i) {
@@ -225,7 +225,7 @@ TEST_P(EveryBackend, ExtremeScalesComeFromTheOracle) {
       for (float& value : x) value *= size;
       const Backend& backend = *GetParam().backend;
       std::vector<float> y(4 * 9);
-      backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 4, x.data()),
+      backend.multiply(*backend.prepare(weight.weight, plan), *backend.input(plan, 4, x.data()),
                        y.data());
       const QuantizedRows rows = quantize_rows(plan, 4, x.data());
       for (int64_t i = 0; i < 36; ++i) {
@@ -251,7 +251,8 @@ TEST_P(EveryBackend, NanScaleMakesItsOutputsNan) {
   x[64 + 5] = std::numeric_limits<float>::infinity();
   const Backend& backend = *GetParam().backend;
   std::vector<float> y(2 * 3);
-  backend.multiply(*backend.prepare(weight.weight), *backend.input(plan, 2, x.data()), y.data());
+  backend.multiply(*backend.prepare(weight.weight, plan), *backend.input(plan, 2, x.data()),
+                   y.data());
   EXPECT_EQ(y[0], 0.0f);
   EXPECT_TRUE(std::isnan(y[1]));
   EXPECT_EQ(y[2], 0.0f);
@@ -265,7 +266,7 @@ TEST_P(EveryBackend, ResultDoesNotDependOnThreads) {
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
   const std::vector<float> x = random_rows(random, 300 * plan.k);
   const Backend& backend = *GetParam().backend;
-  const auto linear = backend.prepare(weight.weight);
+  const auto linear = backend.prepare(weight.weight, plan);
   const int threads = omp_get_max_threads();
   for (int64_t m : {5, 40, 300}) {
     std::vector<std::vector<float>> results;
@@ -381,8 +382,9 @@ TEST_P(EveryBackend, ProductsTogetherEqualThoseAlone) {
   const DenseWeight dense{70, plan.k, DenseType::kF32, std::as_bytes(std::span(w)), {}};
   const DenseWeight other{5, 64, DenseType::kF32, std::as_bytes(std::span(w)), {}};
   const auto reused = backend.make_input();
-  const std::unique_ptr<Linear> linears[] = {backend.prepare(first.weight), backend.prepare(dense),
-                                             backend.prepare(second.weight)};
+  const std::unique_ptr<Linear> linears[] = {backend.prepare(first.weight, plan),
+                                             backend.prepare(dense),
+                                             backend.prepare(second.weight, plan)};
   const auto of_other = backend.prepare(other);
   for (int64_t m : {300, 1, 13, 6}) {
     const std::vector<float> x = random_rows(random, m * plan.k);
@@ -419,7 +421,7 @@ TEST_P(EveryBackend, MixedResultsAreTheSameInEveryBuffer) {
   const auto weight = random_weight(random, 33, shapes, 120, 134, true);
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
   const auto input = backend.input(plan, 3, random_rows(random, 3 * plan.k).data());
-  const auto linear = backend.prepare(weight.weight);
+  const auto linear = backend.prepare(weight.weight, plan);
   std::vector<float> expected(3 * 33), found(3 * 33);
   backend.multiply(*linear, *input, expected.data());
   const auto wide = backend.make_buffer(BufferType::kFloat);

@@ -35,7 +35,7 @@ TEST_P(HostInput, FusedOnesAreTheirDefinition) {
   const std::vector<float> b = random_rows(random, m * 64);
   const std::vector<float> gain = random_rows(random, 64);
   const Backend& backend = *GetParam().backend;
-  const auto linear = backend.prepare(weight.weight);
+  const auto linear = backend.prepare(weight.weight, plan);
   const auto same_as_plain = [&](const Input& fused) {
     std::vector<float> y(m * 17), expected(m * 17);
     backend.multiply(*linear, fused, y.data());

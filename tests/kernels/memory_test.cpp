@@ -64,7 +64,8 @@ void expect_resident(int64_t n, const std::vector<SegmentShape>& shapes, double 
   Random random(2);
   cpu_backend().prepare(
       testing::random_weight(random, 64, {{mx::Format::kE2M1, std::nullopt, 64}}, 127, 127, false)
-          .weight);
+          .weight,
+      {});
   const SafetensorsFile file(folder / "weight.safetensors");
   MixedWeight weight;
   weight.n = n;
@@ -81,7 +82,7 @@ void expect_resident(int64_t n, const std::vector<SegmentShape>& shapes, double 
   const int64_t anonymous = process_bytes("smaps_rollup", "Anonymous");
   const int64_t resident = process_bytes("smaps_rollup", "Rss");
   forget_peak();
-  const auto linear = cpu_backend().prepare(weight);
+  const auto linear = cpu_backend().prepare(weight, {});
   const int64_t peak = process_bytes("status", "VmHWM") - resident;
   for (const auto& [name, tensor] : file.tensors()) tensor.release();
   const int64_t kept = process_bytes("smaps_rollup", "Anonymous") - anonymous;

@@ -80,7 +80,7 @@ TEST(SlowCpuSizes, WeightBeyond32Bits) {
   const std::vector<float> x = random_rows(random, kM * plan.k);
   const Backend& backend = cpu_backend();
   std::vector<float> y(kM * weight.n);
-  backend.multiply(*backend.prepare(weight), *backend.input(plan, kM, x.data()), y.data());
+  backend.multiply(*backend.prepare(weight, plan), *backend.input(plan, kM, x.data()), y.data());
 
   const QuantizedRows rows = quantize_rows(plan, kM, x.data());
   for (int64_t row = 0; row < kM; ++row) {
@@ -112,7 +112,7 @@ TEST(SlowCpuSizes, RowsBeyond32Bits) {
   const auto prepared = backend.prepare(plan);
   const auto input = backend.make_input();
   backend.set(*input, *prepared, HostBuffer(values, m, plan.k));
-  backend.multiply(*backend.prepare(weight.weight), *input, y.data());
+  backend.multiply(*backend.prepare(weight.weight, plan), *input, y.data());
 
   std::set<int64_t> sample = {0, 1, m - 2, m - 1};
   int64_t tile_bytes = 0;

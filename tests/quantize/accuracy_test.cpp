@@ -80,8 +80,9 @@ class WithReferenceAttention final : public kernels::HostBackend {
   std::unique_ptr<kernels::Linear> prepare(const kernels::DenseWeight& weight) const override {
     return linears_.prepare(weight);
   }
-  std::unique_ptr<kernels::Linear> prepare(const kernels::MixedWeight& weight) const override {
-    return linears_.prepare(weight);
+  std::unique_ptr<kernels::Linear> prepare(const kernels::MixedWeight& weight,
+                                           const kernels::InputPlan& plan) const override {
+    return linears_.prepare(weight, plan);
   }
   std::unique_ptr<kernels::Input> make_input() const override { return linears_.make_input(); }
   void set(kernels::Input& input, const kernels::Plan& plan,

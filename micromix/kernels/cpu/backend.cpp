@@ -100,7 +100,7 @@ class CpuBackend final : public HostBackend {
   std::unique_ptr<Linear> prepare(const DenseWeight& weight) const override {
     return std::make_unique<cpu::DenseLinear>(weight);
   }
-  std::unique_ptr<Linear> prepare(const MixedWeight& weight) const override {
+  std::unique_ptr<Linear> prepare(const MixedWeight& weight, const InputPlan&) const override {
     return std::make_unique<MixedLinear>(weight);
   }
 

@@ -146,7 +146,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Linear> prepare(const DenseWeight& weight) const override {
     return std::make_unique<DenseLinear>(weight);
   }
-  std::unique_ptr<Linear> prepare(const MixedWeight& weight) const override {
+  std::unique_ptr<Linear> prepare(const MixedWeight& weight, const InputPlan&) const override {
     return std::make_unique<MixedLinear>(weight, stream_);
   }
   std::unique_ptr<Plan> prepare(InputPlan plan) const override {

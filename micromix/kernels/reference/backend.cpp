@@ -188,7 +188,7 @@ class ReferenceBackend final : public HostBackend {
   std::unique_ptr<Linear> prepare(const DenseWeight& weight) const override {
     return std::make_unique<DenseLinear>(weight);
   }
-  std::unique_ptr<Linear> prepare(const MixedWeight& weight) const override {
+  std::unique_ptr<Linear> prepare(const MixedWeight& weight, const InputPlan&) const override {
     return std::make_unique<MixedLinear>(weight);
   }
 
