@@ -55,7 +55,8 @@ inline constexpr int kLowestExactExponent = -117;
 inline constexpr int kHighestExactExponent = 112;
 
 // Code rows: per segment CODES [m, channels * bits / 8] and SCALES [m, channels / 32] as in a
-// checkpoint (mx/packing.h); of a BF16 segment CODES is BF16 [m, channels] and SCALES null.
+// checkpoint (mx/packing.h); of a BF16 segment CODES is BF16 [m, channels] and SCALES null. CODES
+// are 16-byte aligned at their start.
 struct CodeRows {
   int64_t m;
   struct Segment {

@@ -16,7 +16,13 @@ __device__ inline void copy_async(void* shared, const void* global) {
                : "memory");
 }
 
-// The same at OFFSETs known at compile time from both addresses, which cost no instruction. Not
+// 8 bytes.
+__device__ inline void copy_async_8(void* shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(shared_address(shared)), "l"(global)
+               : "memory");
+}
+
+// 16 bytes at OFFSETs known at compile time from both addresses, which cost no instruction. Not
 // ACTIVE: nothing.
 template <int shared_offset, int global_offset>
 __device__ void copy_async_at(uint32_t shared, const void* global, bool active) {

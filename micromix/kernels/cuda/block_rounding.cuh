@@ -1,5 +1,6 @@
-// Blocks of BF16 values to scales and elements, bit-equal to mx/block.h, two rows at a time: a word
-// holds one channel of two rows, the first row in its low half, and BF16 arithmetic works on both.
+// Blocks of BF16 values to scales and elements, bit-equal to mx/block.h, two channels at a time: a
+// word holds two neighbours, the first in its low half, and BF16 arithmetic works on both. What
+// belongs to a block as a whole stands in both halves.
 //
 // Every step is exact or rounds once (CUDA's packed BF16 operations keep subnormals):
 //   s = |x| / scale      A power of two times a BF16 number: exact down to 2^-126, and what is
@@ -30,7 +31,7 @@ struct BlockRounding {
   uint32_t smallest_normal;  // BF16
   uint32_t units;            // BF16: 2^(7 - mantissa bits)
   uint32_t emax;             // in BF16's exponent field
-  uint32_t carry;            // see scale_exponents()
+  uint32_t carry;            // see scale_exponent()
   int32_t code_shift;        // 7 - mantissa bits
   int32_t bits;
 };
@@ -99,34 +100,34 @@ __device__ inline uint32_t maximum_or_nan(uint32_t a, uint32_t b) {
   return d;
 }
 
-// The largest magnitudes of 8 words; NaN where one is.
-__device__ inline uint32_t largest_magnitudes(const uint32_t (&x)[8]) {
+// The largest magnitude of 16 values, in both halves; NaN where one is.
+__device__ inline uint32_t largest_magnitude(const uint32_t (&x)[8]) {
   uint32_t largest = x[0] & kMagnitudes;
 #pragma unroll
   for (int i = 1; i < 8; ++i) largest = maximum_or_nan(largest, x[i] & kMagnitudes);
-  return largest;
+  return maximum_or_nan(largest, __byte_perm(largest, largest, 0x1032));
 }
 
-// mx::encode_scale() of blocks whose largest magnitudes are AMAX, in BF16's exponent field (so
-// these are BF16 numbers, the scales, but for byte 0), where AMAX is neither zero nor not finite.
+// mx::encode_scale() of a block whose largest magnitude is AMAX, in BF16's exponent field (so this
+// is a BF16 number, the scale, but for byte 0), where AMAX is neither zero nor not finite.
 // Adding CARRY to the bits carries into the exponent where the rule rounds it up; halves do not
 // mix, as not even NaN's bits reach 2^16 by it. A subnormal AMAX needs no normalising: its exponent
 // is at most -127, emax at least 2, so rounded up or not it ends below -127, the lowest there is,
 // and so does what is computed here. The upper end needs no clamp: 254 + 1 - emax < 254.
-__device__ inline uint32_t scale_exponents(uint32_t amax, const BlockRounding& rounding) {
+__device__ inline uint32_t scale_exponent(uint32_t amax, const BlockRounding& rounding) {
   return maximum((amax + rounding.carry) & kExponents, rounding.emax) - rounding.emax;
 }
 
-// One over the scales: 2^(127 - byte), normal numbers as bytes are 0...253. Some finite number
+// One over the scale: 2^(127 - byte), a normal number as bytes are 0...253. Some finite number
 // where AMAX is zero or not finite.
-__device__ inline uint32_t inverse_scales(uint32_t scale_exponents) {
-  return kInverseOfByte0 - scale_exponents;
+__device__ inline uint32_t inverse_scale(uint32_t scale_exponent) {
+  return kInverseOfByte0 - scale_exponent;
 }
 
-// The scale byte of half HALF; kScaleNan where AMAX is not finite.
-__device__ inline uint32_t scale_byte(uint32_t amax, uint32_t scale_exponents, int half) {
-  const uint32_t largest = amax >> 16 * half & 0xFFFFu;
-  const uint32_t byte = scale_exponents >> (16 * half + kBF16Mantissa) & 0xFFu;
+// The scale byte; kScaleNan where AMAX is not finite.
+__device__ inline uint32_t scale_byte(uint32_t amax, uint32_t scale_exponent) {
+  const uint32_t largest = amax & 0xFFFFu;
+  const uint32_t byte = scale_exponent >> kBF16Mantissa & 0xFFu;
   return largest >= kBF16Infinity ? mx::kScaleNan : largest == 0 ? mx::kScaleOne : byte;
 }
 
@@ -136,11 +137,12 @@ __device__ inline int exact_shift(uint32_t byte) {
   const int exponent = static_cast<int>(byte) - mx::kScaleBias;
   return exponent < kLowestExactExponent ? -1 : exponent > kHighestExactExponent ? 1 : 0;
 }
-// BF16 bits of what makes an element an exact row's value: the scale times 2^(-128 * exact_shift),
-// from 2^-117 to 2^112, or NaN.
+// What makes an element an exact row's value: the scale times 2^(-128 * exact_shift), from 2^-117
+// to 2^112, or NaN.
 __device__ inline uint32_t exact_multiplier(uint32_t byte) {
-  if (byte == mx::kScaleNan) return kNans & 0xFFFFu;
-  return static_cast<uint32_t>(static_cast<int>(byte) - 128 * exact_shift(byte)) << kBF16Mantissa;
+  if (byte == mx::kScaleNan) return kNans;
+  return static_cast<uint32_t>(static_cast<int>(byte) - 128 * exact_shift(byte)) * 0x00010001u
+         << kBF16Mantissa;
 }
 
 // A rounded magnitude, as above.
@@ -148,29 +150,29 @@ struct RoundedMagnitudes {
   uint32_t binade;  // p
   uint32_t sum;     // t
 };
-__device__ inline RoundedMagnitudes round_magnitudes(uint32_t x, uint32_t inverse_scales,
+__device__ inline RoundedMagnitudes round_magnitudes(uint32_t x, uint32_t inverse_scale,
                                                      const BlockRounding& rounding) {
-  const uint32_t scaled = minimum(multiply(x & kMagnitudes, inverse_scales), rounding.largest);
+  const uint32_t scaled = minimum(multiply(x & kMagnitudes, inverse_scale), rounding.largest);
   RoundedMagnitudes rounded;
   rounded.binade = maximum(scaled & kExponents, rounding.smallest_normal);
   rounded.sum = fused_multiply_add(rounded.binade, rounding.units, scaled);
   return rounded;
 }
 
-// The elements times MULTIPLIERS. Exact: exact rows' multipliers keep every element a normal
+// The elements times MULTIPLIER. Exact: an exact row's multiplier keeps every element a normal
 // number.
-__device__ inline uint32_t exact_values(uint32_t x, uint32_t inverse_scales, uint32_t multipliers,
+__device__ inline uint32_t exact_values(uint32_t x, uint32_t inverse_scale, uint32_t multiplier,
                                         const BlockRounding& rounding) {
-  const RoundedMagnitudes rounded = round_magnitudes(x, inverse_scales, rounding);
+  const RoundedMagnitudes rounded = round_magnitudes(x, inverse_scale, rounding);
   const uint32_t magnitudes =
       fused_multiply_add(rounded.binade, rounding.units ^ kSigns, rounded.sum);
-  return multiply(magnitudes | (x & kSigns), multipliers);
+  return multiply(magnitudes | (x & kSigns), multiplier);
 }
 
 // The elements' codes, one in each half.
-__device__ inline uint32_t element_codes(uint32_t x, uint32_t inverse_scales,
+__device__ inline uint32_t element_codes(uint32_t x, uint32_t inverse_scale,
                                          const BlockRounding& rounding) {
-  const RoundedMagnitudes rounded = round_magnitudes(x, inverse_scales, rounding);
+  const RoundedMagnitudes rounded = round_magnitudes(x, inverse_scale, rounding);
   // Halves do not mix: binades are whole exponents, and so are their differences, none negative.
   const uint32_t binades = (rounded.binade - rounding.smallest_normal) >> rounding.code_shift;
   const uint32_t signs = (x & kSigns) >> (16 - rounding.bits);

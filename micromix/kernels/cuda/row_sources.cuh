@@ -1,24 +1,40 @@
-// What rows are made of, as kernels read it: a few consecutive rows at a time, eight consecutive
-// channels of each a step.
+// What rows are made of, as kernels read it: eight channels a step, most steps from copies that
+// were asked for while the row before was worked on. A thread waits for and reads only what it
+// copied, so no barrier stands between.
 #pragma once
 
 #include <cstdint>
 
 #include <cuda_bf16.h>
 
+#include "micromix/kernels/cuda/async_copy.cuh"
+#include "micromix/kernels/cuda/peers.cuh"
 #include "micromix/kernels/cuda/quantize.h"
 
 namespace micromix::kernels::cuda {
 
-inline constexpr int kWarp = 32;
 inline constexpr int kStep = 8;  // channels
+inline constexpr int kQuad = 4;
+inline constexpr int kWarpChannels = kStep * kWarp;  // of a step of all lanes
 
-// The rows a thread block works on: up to as many as it takes at once.
-struct RowGroup {
-  int64_t first;
-  int count;
-  // Row R, or the last one: what is read in place of rows that there are not.
-  __device__ int32_t present(int r) const { return min(r, count - 1); }
+// The steps of a thread: FIRST, then every STRIDE-th one before END. Both are multiples of 32 but
+// for the lane, so that a warp's lanes stay together; steps may lie beyond a row's end.
+struct Steps {
+  int32_t first, stride, end;
+};
+
+// Copies of COUNT channels of a row from FIRST on: arrays of a source's inputs after each other.
+// The count is a multiple of eight.
+struct CopiedRow {
+  char* memory;
+  int32_t first, count;
+
+  __device__ bool has(int32_t channel) const { return channel - first < count; }
+  // Where CHANNEL is in the array that BYTES of each channel stand before.
+  template <typename T>
+  __device__ T* at(int bytes, int32_t channel) const {
+    return reinterpret_cast<T*>(memory + bytes * count) + (channel - first);
+  }
 };
 
 // BF16 bits of LOW and HIGH in one word, each rounded to nearest even.
@@ -33,75 +49,62 @@ __device__ inline float high_float(uint32_t pair) {
   return __uint_as_float(pair & 0xFFFF0000u);
 }
 
-// Eight values from ROW[8 STEP] on, zeros beyond K. Rows are 16-byte aligned where K is a multiple
-// of eight, which it is unless ANY_K. Read once, so they should not drive permutations out of the
-// caches.
-template <bool kAnyK>
-__device__ uint4 load_step(const __nv_bfloat16* row, int32_t step, int32_t k) {
-  const __nv_bfloat16* from = row + kStep * step;
-  if constexpr (kAnyK) {
-    if (k % kStep != 0) {
-      uint32_t words[kStep / 2] = {};
-#pragma unroll
-      for (int i = 0; i < kStep; ++i) {
-        if (kStep * step + i < k) {
-          words[i / 2] |= static_cast<uint32_t>(__bfloat16_as_ushort(from[i])) << (i % 2 * 16);
-        }
-      }
-      return {words[0], words[1], words[2], words[3]};
-    }
-  }
-  return __ldcs(reinterpret_cast<const uint4*>(from));
+// Whether every row begins at a multiple of 16 bytes and no step crosses its end.
+__device__ inline bool whole_steps(int32_t k) {
+  return k % kStep == 0;
 }
 
-template <bool kAnyK>
-__device__ void store_step(__nv_bfloat16* row, int32_t step, int32_t k, const uint4& values) {
-  __nv_bfloat16* to = row + kStep * step;
-  if constexpr (kAnyK) {
-    if (k % kStep != 0) {
-      const uint32_t words[kStep / 2] = {values.x, values.y, values.z, values.w};
-#pragma unroll
-      for (int i = 0; i < kStep; ++i) {
-        if (kStep * step + i < k) {
-          to[i] = __ushort_as_bfloat16(static_cast<unsigned short>(words[i / 2] >> (i % 2 * 16)));
-        }
-      }
-      return;
-    }
+// Values from ROW[CHANNEL] on, zeros beyond K. Inputs are read once, so they should not drive
+// permutations out of the caches.
+__device__ inline uint32_t load_bf16(const __nv_bfloat16* row, int32_t channel, int32_t k) {
+  return channel < k ? __bfloat16_as_ushort(row[channel]) : 0u;
+}
+__device__ inline uint2 load_quad(const __nv_bfloat16* row, int32_t channel, int32_t k) {
+  if (whole_steps(k)) {
+    return channel < k ? __ldcs(reinterpret_cast<const uint2*>(row + channel)) : uint2{};
   }
-  *reinterpret_cast<uint4*>(to) = values;
+  return {load_bf16(row, channel, k) | load_bf16(row, channel + 1, k) << 16,
+          load_bf16(row, channel + 2, k) | load_bf16(row, channel + 3, k) << 16};
+}
+__device__ inline uint4 load_step(const __nv_bfloat16* row, int32_t channel, int32_t k) {
+  if (whole_steps(k)) {
+    return channel < k ? __ldcs(reinterpret_cast<const uint4*>(row + channel)) : uint4{};
+  }
+  const uint2 low = load_quad(row, channel, k), high = load_quad(row, channel + kQuad, k);
+  return {low.x, low.y, high.x, high.y};
+}
+__device__ inline float4 load_quad(const float* row, int32_t channel, int32_t k) {
+  if (whole_steps(k)) {
+    return channel < k ? *reinterpret_cast<const float4*>(row + channel) : float4{};
+  }
+  const auto at = [=](int32_t i) { return i < k ? row[i] : 0.0f; };
+  return {at(channel), at(channel + 1), at(channel + 2), at(channel + 3)};
 }
 
-template <bool kAnyK>
-__device__ void load_step(const float* row, int32_t step, int32_t k, float (&values)[kStep]) {
-  const float* from = row + kStep * step;
-  if constexpr (kAnyK) {
-    if (k % kStep != 0) {
-#pragma unroll
-      for (int i = 0; i < kStep; ++i) values[i] = kStep * step + i < k ? from[i] : 0.0f;
-      return;
-    }
+// The opposite: nothing beyond K.
+__device__ inline void store_quad(float* row, int32_t channel, int32_t k, const float4& values) {
+  if (whole_steps(k)) {
+    if (channel < k) *reinterpret_cast<float4*>(row + channel) = values;
+    return;
   }
-  const float4 low = reinterpret_cast<const float4*>(from)[0];
-  const float4 high = reinterpret_cast<const float4*>(from)[1];
-  values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
-  values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
+  if (channel < k) row[channel] = values.x;
+  if (channel + 1 < k) row[channel + 1] = values.y;
+  if (channel + 2 < k) row[channel + 2] = values.z;
+  if (channel + 3 < k) row[channel + 3] = values.w;
 }
-
-template <bool kAnyK>
-__device__ void store_step(float* row, int32_t step, int32_t k, const float (&values)[kStep]) {
-  float* to = row + kStep * step;
-  if constexpr (kAnyK) {
-    if (k % kStep != 0) {
-#pragma unroll
-      for (int i = 0; i < kStep; ++i) {
-        if (kStep * step + i < k) to[i] = values[i];
-      }
-      return;
-    }
+__device__ inline void store_bf16(__nv_bfloat16* row, int32_t channel, int32_t k, uint32_t bits) {
+  if (channel < k) row[channel] = __ushort_as_bfloat16(static_cast<unsigned short>(bits));
+}
+__device__ inline void store_quad(__nv_bfloat16* row, int32_t channel, int32_t k,
+                                  const uint2& values) {
+  if (whole_steps(k)) {
+    if (channel < k) *reinterpret_cast<uint2*>(row + channel) = values;
+    return;
   }
-  reinterpret_cast<float4*>(to)[0] = {values[0], values[1], values[2], values[3]};
-  reinterpret_cast<float4*>(to)[1] = {values[4], values[5], values[6], values[7]};
+  store_bf16(row, channel, k, values.x & 0xFFFFu);
+  store_bf16(row, channel + 1, k, values.x >> 16);
+  store_bf16(row, channel + 2, k, values.y & 0xFFFFu);
+  store_bf16(row, channel + 3, k, values.y >> 16);
 }
 
 __device__ inline void to_floats(const uint4& pairs, float (&values)[kStep]) {
@@ -110,12 +113,6 @@ __device__ inline void to_floats(const uint4& pairs, float (&values)[kStep]) {
   for (int i = 0; i < kStep; ++i) {
     values[i] = i % 2 == 0 ? low_float(words[i / 2]) : high_float(words[i / 2]);
   }
-}
-
-// Rounded once to BF16.
-__device__ inline uint4 to_bf16(const float (&values)[kStep]) {
-  return {to_bf16_pair(values[0], values[1]), to_bf16_pair(values[2], values[3]),
-          to_bf16_pair(values[4], values[5]), to_bf16_pair(values[6], values[7])};
 }
 
 // Asks for memory that will be read soon: BYTES from POINTER on, both multiples of 16. One thread
@@ -128,60 +125,63 @@ __device__ inline void prefetch(const void* pointer, uint32_t bytes) {
       : "memory");
 #endif
 }
-template <typename T>
-__device__ void prefetch_rows(const T* matrix, const RowGroup& rows, int32_t k) {
-  if (k % kStep != 0) return;
-  prefetch(matrix + rows.first * k, static_cast<uint32_t>(rows.count * k * sizeof(T)));
-}
 
-// A source offers, for ROWS at once, single ones with any K
-//   kMostRows               how many rows at once it has registers for
+// A source offers, for a row of K channels,
+//   kCopiedBytes            of inputs a channel, in a CopiedRow
+//   kNormalizes             whether begin() synchronizes
+//   first_channel(step), second_channel(step)  of a step's two quads
 //   prefetch_constants(k)   what no kernel writes; one thread calls it
-//   prefetch_inputs(rows, k)  the rows' inputs; one thread calls it
-//   Step<ROWS>              eight channels of the rows, in registers
-//   read(rows, step, k, values)   the first time
-//   reread(rows, step, k, values) of steps that begin() has read
-//   begin(rows, k, ahead)   what the rows need as a whole; all threads call it, each with what it
-//                           read of its first steps, zeros where it has none
-//   finish(values, step, k, begun, out)  as BF16
-struct PlainSource {
-  static constexpr int kMostRows = 4;
-  template <int kRows>
-  struct Step {
-    uint4 x[kRows];
-  };
-  template <int kRows>
+//   copy(row, k, step, to)  begins to copy a step's inputs
+//   begin(row, k, steps, copied, partials, peers)  what the row needs as a whole; all threads call
+//   it constants(step, k)      what a step needs that no kernel writes read(row, k, step, copied)
+//   a step's inputs, after begin() finish(values, constants, begun)  as BF16, a quad in two words
+
+// What sources have in common whose channels do not depend on each other.
+struct ChannelwiseSource {
+  static constexpr bool kNormalizes = false;
   struct Begun {};
+  struct Constants {};
+
+  __device__ static int32_t first_channel(int32_t step) { return kStep * step; }
+  __device__ static int32_t second_channel(int32_t step) { return kStep * step + kQuad; }
+  __device__ void prefetch_constants(int32_t) const {}
+  __device__ Constants constants(int32_t, int32_t) const { return {}; }
+  template <typename Peers>
+  __device__ Begun begin(int64_t, int32_t, const Steps&, const CopiedRow&, float*,
+                         const Peers&) const {
+    return {};
+  }
+
+ protected:
+  // A step of a matrix; BYTES of each channel stand before it among the copies.
+  __device__ static void copy_step(const __nv_bfloat16* matrix, int64_t row, int32_t k,
+                                   int32_t step, const CopiedRow& to, int bytes) {
+    const int32_t channel = first_channel(step);
+    copy_async(to.at<__nv_bfloat16>(bytes, channel), matrix + row * k + channel);
+  }
+  __device__ static uint4 read_step(const __nv_bfloat16* matrix, int64_t row, int32_t k,
+                                    int32_t step, const CopiedRow& copied, int bytes) {
+    const int32_t channel = first_channel(step);
+    if (copied.has(channel)) {
+      return *reinterpret_cast<const uint4*>(copied.at<__nv_bfloat16>(bytes, channel));
+    }
+    return load_step(matrix + row * k, channel, k);
+  }
+};
+
+struct PlainSource : ChannelwiseSource {
+  static constexpr int kCopiedBytes = 2;
+  using Values = uint4;
 
   PlainRows rows;
 
-  __device__ void prefetch_constants(int32_t) const {}
-  __device__ void prefetch_inputs(const RowGroup& group, int32_t k) const {
-    prefetch_rows(rows.x, group, k);
+  __device__ void copy(int64_t row, int32_t k, int32_t step, const CopiedRow& to) const {
+    copy_step(rows.x, row, k, step, to, 0);
   }
-  template <int kRows>
-  __device__ void read(const RowGroup& group, int32_t step, int32_t k, Step<kRows>& values) const {
-    const __nv_bfloat16* x = rows.x + group.first * k;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      values.x[r] = load_step<kRows == 1>(x + group.present(r) * k, step, k);
-    }
+  __device__ Values read(int64_t row, int32_t k, int32_t step, const CopiedRow& copied) const {
+    return read_step(rows.x, row, k, step, copied, 0);
   }
-  template <int kRows>
-  __device__ void reread(const RowGroup& group, int32_t step, int32_t k,
-                         Step<kRows>& values) const {
-    read(group, step, k, values);
-  }
-  template <int kRows, int kAhead>
-  __device__ Begun<kRows> begin(const RowGroup&, int32_t, const Step<kRows> (&)[kAhead]) const {
-    return {};
-  }
-  template <int kRows>
-  __device__ void finish(const Step<kRows>& values, int32_t, int32_t, const Begun<kRows>&,
-                         uint4 (&out)[kRows]) const {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) out[r] = values.x[r];
-  }
+  __device__ uint4 finish(const Values& x, const Constants&, const Begun&) const { return x; }
 };
 
 // gate / (1 + e^-gate) without slow paths. With u = 2^-24: the exponent's product and its constant
@@ -198,53 +198,30 @@ __device__ inline float silu(float gate) {
   return gate * inverse;
 }
 
-struct SwigluSource {
-  static constexpr int kMostRows = 4;
-  template <int kRows>
-  struct Step {
-    uint4 gate[kRows], up[kRows];
+struct SwigluSource : ChannelwiseSource {
+  static constexpr int kCopiedBytes = 4;
+  struct Values {
+    uint4 gate, up;
   };
-  template <int kRows>
-  struct Begun {};
 
   SwigluRows rows;
 
-  __device__ void prefetch_constants(int32_t) const {}
-  __device__ void prefetch_inputs(const RowGroup& group, int32_t k) const {
-    prefetch_rows(rows.gate, group, k);
-    prefetch_rows(rows.up, group, k);
+  __device__ void copy(int64_t row, int32_t k, int32_t step, const CopiedRow& to) const {
+    copy_step(rows.gate, row, k, step, to, 0);
+    copy_step(rows.up, row, k, step, to, 2);
   }
-  template <int kRows>
-  __device__ void read(const RowGroup& group, int32_t step, int32_t k, Step<kRows>& values) const {
-    const __nv_bfloat16* gate = rows.gate + group.first * k;
-    const __nv_bfloat16* up = rows.up + group.first * k;
+  __device__ Values read(int64_t row, int32_t k, int32_t step, const CopiedRow& copied) const {
+    return {read_step(rows.gate, row, k, step, copied, 0),
+            read_step(rows.up, row, k, step, copied, 2)};
+  }
+  __device__ uint4 finish(const Values& values, const Constants&, const Begun&) const {
+    float x[kStep], up[kStep];
+    to_floats(values.gate, x);
+    to_floats(values.up, up);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      values.gate[r] = load_step<kRows == 1>(gate + group.present(r) * k, step, k);
-      values.up[r] = load_step<kRows == 1>(up + group.present(r) * k, step, k);
-    }
-  }
-  template <int kRows>
-  __device__ void reread(const RowGroup& group, int32_t step, int32_t k,
-                         Step<kRows>& values) const {
-    read(group, step, k, values);
-  }
-  template <int kRows, int kAhead>
-  __device__ Begun<kRows> begin(const RowGroup&, int32_t, const Step<kRows> (&)[kAhead]) const {
-    return {};
-  }
-  template <int kRows>
-  __device__ void finish(const Step<kRows>& values, int32_t, int32_t, const Begun<kRows>&,
-                         uint4 (&out)[kRows]) const {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float gate[kStep], up[kStep];
-      to_floats(values.gate[r], gate);
-      to_floats(values.up[r], up);
-#pragma unroll
-      for (int i = 0; i < kStep; ++i) gate[i] = silu(gate[i]) * up[i];
-      out[r] = to_bf16(gate);
-    }
+    for (int i = 0; i < kStep; ++i) x[i] = silu(x[i]) * up[i];
+    return {to_bf16_pair(x[0], x[1]), to_bf16_pair(x[2], x[3]), to_bf16_pair(x[4], x[5]),
+            to_bf16_pair(x[6], x[7])};
   }
 };
 
@@ -257,131 +234,106 @@ __device__ inline float warp_sum(float value) {
   return value;
 }
 
+// A step's quads lie 128 channels apart, so that lanes' 16 bytes of FP32 are consecutive. Of a row
+// the copies become the sums with the addend, which need no second read.
 struct RmsNormSource {
-  static constexpr int kMostRows = 2;
-  template <int kRows>
-  struct Step {
-    float x[kRows][kStep];
+  static constexpr int kCopiedBytes = 6;  // residual, addend
+  static constexpr bool kNormalizes = true;
+  struct Values {
+    float4 low, high;
   };
-  template <int kRows>
+  using Constants = Values;  // gain
   struct Begun {
-    float factors[kRows];  // 1 / sqrt(mean of squares + eps)
+    float factor;  // 1 / sqrt(mean of squares + eps)
   };
 
   RmsNormRows rows;
 
+  __device__ static int32_t first_channel(int32_t step) {
+    return step / kWarp * kWarpChannels + step % kWarp * kQuad;
+  }
+  __device__ static int32_t second_channel(int32_t step) {
+    return first_channel(step) + kWarpChannels / 2;
+  }
+
   __device__ void prefetch_constants(int32_t k) const {
-    if (k % kStep == 0) prefetch(rows.gain, static_cast<uint32_t>(k * sizeof(float)));
+    if (whole_steps(k)) prefetch(rows.gain, static_cast<uint32_t>(k * sizeof(float)));
   }
-  __device__ void prefetch_inputs(const RowGroup& group, int32_t k) const {
-    prefetch_rows(rows.residual, group, k);
-    if (rows.addend != nullptr) prefetch_rows(rows.addend, group, k);
-  }
-
-  template <int kRows>
-  __device__ void read(const RowGroup& group, int32_t step, int32_t k, Step<kRows>& values) const {
-    read_sums(group, step, k, values.x);
-  }
-  template <int kRows>
-  __device__ void reread(const RowGroup& group, int32_t step, int32_t k,
-                         Step<kRows>& values) const {
-    read_residual(group, step, k, values.x);
+  __device__ Constants constants(int32_t step, int32_t k) const {
+    return {load_quad(rows.gain, first_channel(step), k),
+            load_quad(rows.gain, second_channel(step), k)};
   }
 
-  // The caller must synchronize before the next call. Sums are the same however many threads and
-  // rows there are: of the eight squares of a step, of the steps of 32 lanes, of every 32nd such
-  // sum, of 32 lanes again. The longest chain is 8 + 5 + ceil(k / 8192) + 5 FP32 additions.
-  template <int kRows, int kAhead>
-  __device__ Begun<kRows> begin(const RowGroup& group, int32_t k,
-                                const Step<kRows> (&ahead)[kAhead]) const {
-    __shared__ float partials[kRows][kMostPartials];
-    const int32_t steps = (k + kStep - 1) / kStep;
-    int32_t step = threadIdx.x;
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i, step += blockDim.x) {
-      if (first_in_warp(step) < steps) store_squares(ahead[i].x, step, partials);
-    }
-    for (; first_in_warp(step) < steps; step += blockDim.x) {
-      float x[kRows][kStep] = {};
-      if (step < steps) read_sums(group, step, k, x);
-      store_squares(x, step, partials);
-    }
-    __syncthreads();
-    Begun<kRows> begun;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float sum = 0.0f;
-      for (int32_t i = threadIdx.x % kWarp; kWarp * i < steps; i += kWarp) sum += partials[r][i];
-      begun.factors[r] = 1.0f / sqrtf(warp_sum(sum) / static_cast<float>(k) + rows.eps);
-    }
-    return begun;
+  __device__ void copy(int64_t row, int32_t k, int32_t step, const CopiedRow& to) const {
+    copy_quad(row * k, first_channel(step), to);
+    if (second_channel(step) < k) copy_quad(row * k, second_channel(step), to);
   }
 
-  template <int kRows>
-  __device__ void finish(const Step<kRows>& values, int32_t step, int32_t k,
-                         const Begun<kRows>& begun, uint4 (&out)[kRows]) const {
-    float gain[kStep];
-    load_step<kRows == 1>(rows.gain, step, k, gain);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float x[kStep];
-#pragma unroll
-      for (int i = 0; i < kStep; ++i) x[i] = values.x[r][i] * begun.factors[r] * gain[i];
-      out[r] = to_bf16(x);
+  // Sums are the same however many threads, blocks and rows there are: of the eight squares of a
+  // step, of the steps of 32 lanes, of every 32nd such sum, of 32 lanes again. The longest chain is
+  // 8 + 5 + ceil(k / 8192) + 5 FP32 additions.
+  template <typename Peers>
+  __device__ Begun begin(int64_t row, int32_t k, const Steps& steps, const CopiedRow& copied,
+                         float* partials, const Peers& peers) const {
+    for (int32_t step = steps.first; step < steps.end; step += steps.stride) {
+      const float4 low = add(row, k, first_channel(step), copied);
+      const float4 high = add(row, k, second_channel(step), copied);
+      const float sum = warp_sum(add_squares(high, add_squares(low, 0.0f)));
+      if (step % kWarp == 0) peers.store(partials + step / kWarp, sum);
     }
+    peers.synchronize();
+    float sum = 0.0f;
+    const auto lane = static_cast<int32_t>(threadIdx.x % kWarp);
+    for (int32_t i = lane; kWarpChannels * i < k; i += kWarp) sum += partials[i];
+    return {1.0f / sqrtf(warp_sum(sum) / static_cast<float>(k) + rows.eps)};
+  }
+
+  __device__ Values read(int64_t row, int32_t k, int32_t step, const CopiedRow& copied) const {
+    return {read_quad(row, k, first_channel(step), copied),
+            read_quad(row, k, second_channel(step), copied)};
+  }
+  __device__ uint4 finish(const Values& x, const Constants& gain, const Begun& begun) const {
+    const float f = begun.factor;
+    return {to_bf16_pair(x.low.x * f * gain.low.x, x.low.y * f * gain.low.y),
+            to_bf16_pair(x.low.z * f * gain.low.z, x.low.w * f * gain.low.w),
+            to_bf16_pair(x.high.x * f * gain.high.x, x.high.y * f * gain.high.y),
+            to_bf16_pair(x.high.z * f * gain.high.z, x.high.w * f * gain.high.w)};
   }
 
  private:
-  static constexpr int kMostPartials = kMostChannels / (kStep * kWarp);
-
-  __device__ static int32_t first_in_warp(int32_t step) {
-    return step / kWarp * kWarp;
+  __device__ void copy_quad(int64_t first, int32_t channel, const CopiedRow& to) const {
+    copy_async(to.at<float>(0, channel), rows.residual + first + channel);
+    if (rows.addend == nullptr) return;
+    copy_async_8(to.at<__nv_bfloat16>(4, channel), rows.addend + first + channel);
   }
 
-  template <int kRows>
-  __device__ static void store_squares(const float (&x)[kRows][kStep], int32_t step,
-                                       float (&partials)[kRows][kMostPartials]) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float sum = 0.0f;
-#pragma unroll
-      for (int i = 0; i < kStep; ++i) sum += x[r][i] * x[r][i];
-      sum = warp_sum(sum);
-      if (step % kWarp == 0) partials[r][step / kWarp] = sum;
-    }
+  __device__ static float add_squares(const float4& x, float sum) {
+    sum += x.x * x.x;
+    sum += x.y * x.y;
+    sum += x.z * x.z;
+    sum += x.w * x.w;
+    return sum;
   }
 
-  template <int kRows>
-  __device__ void read_residual(const RowGroup& group, int32_t step, int32_t k,
-                                float (&x)[kRows][kStep]) const {
-    const float* residual = rows.residual + group.first * k;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      load_step<kRows == 1>(residual + group.present(r) * k, step, k, x[r]);
-    }
+  __device__ float4 read_quad(int64_t row, int32_t k, int32_t channel,
+                              const CopiedRow& copied) const {
+    if (channel >= k) return {};
+    if (copied.has(channel)) return *reinterpret_cast<const float4*>(copied.at<float>(0, channel));
+    return load_quad(rows.residual + row * k, channel, k);
   }
 
   // The residual with the addend, written back.
-  template <int kRows>
-  __device__ void read_sums(const RowGroup& group, int32_t step, int32_t k,
-                            float (&x)[kRows][kStep]) const {
-    read_residual(group, step, k, x);
-    if (rows.addend == nullptr) return;
-    const __nv_bfloat16* addends = rows.addend + group.first * k;
-    uint4 pairs[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      pairs[r] = load_step<kRows == 1>(addends + group.present(r) * k, step, k);
-    }
-    float* residual = rows.residual + group.first * k;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float addend[kStep];
-      to_floats(pairs[r], addend);
-#pragma unroll
-      for (int i = 0; i < kStep; ++i) x[r][i] += addend[i];
-      if (r < group.count) store_step<kRows == 1>(residual + r * k, step, k, x[r]);
-    }
+  __device__ float4 add(int64_t row, int32_t k, int32_t channel, const CopiedRow& copied) const {
+    float4 x = read_quad(row, k, channel, copied);
+    if (rows.addend == nullptr || channel >= k) return x;
+    const uint2 addend = copied.has(channel)
+                             ? *reinterpret_cast<const uint2*>(copied.at<__nv_bfloat16>(4, channel))
+                             : load_quad(rows.addend + row * k, channel, k);
+    x.x += low_float(addend.x), x.y += high_float(addend.x);
+    x.z += low_float(addend.y), x.w += high_float(addend.y);
+    store_quad(rows.residual + row * k, channel, k, x);
+    if (copied.has(channel)) *reinterpret_cast<float4*>(copied.at<float>(0, channel)) = x;
+    return x;
   }
 };
 
