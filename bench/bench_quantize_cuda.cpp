@@ -20,6 +20,7 @@
 #include "micromix/base/error.h"
 #include "micromix/base/file.h"
 #include "micromix/base/json.h"
+#include "micromix/kernels/cuda/code_rows.h"
 #include "micromix/kernels/cuda/device_plan.h"
 #include "micromix/kernels/cuda/quantize.h"
 #include "micromix/kernels/reference/oracle.h"
@@ -121,9 +122,8 @@ struct Buffers {
   DeviceArray<__nv_bfloat16> values = {};
   DeviceArray<int8_t> shifts = {};
   DeviceArray<uint8_t> special = {};
-  std::array<DeviceArray<uint8_t>, kernels::cuda::kMostSegments> codes = {}, scales = {};
+  kernels::cuda::CodeRowsMemory codes = {};
   kernels::cuda::ExactRows exact{};
-  kernels::cuda::CodeRows code_rows{};
 };
 
 class QuantizerCase {
@@ -149,7 +149,7 @@ class QuantizerCase {
     if (output_ == Output::kExact) {
       outputs.exact = &buffers.exact;
     } else {
-      outputs.codes = &buffers.code_rows;
+      outputs.codes = &buffers.codes.view();
     }
     outputs.rows = rows;
     const kernels::cuda::PlanView& plan = buffers.plan.view();
@@ -231,13 +231,7 @@ class QuantizerCase {
                        buffers.shifts.resize(values_written() / mx::kBlockSize),
                        buffers.special.resize(m_)};
     } else {
-      buffers.code_rows.m = m_;
-      for (size_t s = 0; s < plan_.segments.size(); ++s) {
-        const auto& segment = plan_.segments[s];
-        buffers.code_rows.segments[s] = {
-            buffers.codes[s].resize(m_ * mx::packed_bytes(*segment.format, segment.channels)),
-            buffers.scales[s].resize(m_ * segment.channels / mx::kBlockSize)};
-      }
+      buffers.codes.resize(buffers.plan.view(), m_);
     }
     buffers_.push_back(std::move(buffers));
   }
@@ -296,22 +290,26 @@ class QuantizerCase {
   }
 
   void check_codes(int64_t row, const kernels::QuantizedRows& expected) const {
-    int64_t channel = 0;
-    for (size_t s = 0; s < plan_.segments.size(); ++s) {
-      const auto& segment = plan_.segments[s];
-      const int64_t bytes = mx::packed_bytes(*segment.format, segment.channels);
-      const int64_t blocks = segment.channels / mx::kBlockSize;
-      std::vector<uint8_t> codes(bytes), found(bytes), scales(blocks);
-      mx::pack(*segment.format,
-               {expected.codes.data() + channel, static_cast<size_t>(segment.channels)}, codes);
-      to_host(found.data(), buffers_.front().codes[s].data() + row * bytes, bytes);
-      if (found != codes) fail(row, "codes");
-      to_host(scales.data(), buffers_.front().scales[s].data() + row * blocks, blocks);
-      if (!std::equal(scales.begin(), scales.end(),
-                      expected.scales.begin() + channel / mx::kBlockSize)) {
-        fail(row, "scales");
+    const kernels::cuda::CodeRows& found = buffers_.front().codes.view();
+    const kernels::cuda::PlanView& plan = buffers_.front().plan.view();
+    for (int s = 0; s < plan.segment_count; ++s) {
+      const auto& segment = plan.segments[s];
+      const int64_t bytes = kernels::cuda::block_bytes(segment.format);
+      for (int32_t block = 0; block < segment.channels / mx::kBlockSize; ++block) {
+        const int64_t from = segment.first + int64_t{block} * mx::kBlockSize;
+        std::vector<uint8_t> packed(bytes), codes(bytes);
+        mx::pack(segment.format, {expected.codes.data() + from, mx::kBlockSize}, packed);
+        const int bits = kernels::cuda::bits_of(segment.format);
+        const int64_t at = (block / 2 * m_ + row) * kernels::cuda::kBlocksPerChunk +
+                           kernels::cuda::stored_block(bits, row, block % 2);
+        to_host(codes.data(), found.segments[s].codes + at * bytes, bytes);
+        if (codes != packed) fail(row, "codes");
+        uint8_t scale = 0;
+        const int64_t chunk = (segment.first_block + block) / kernels::cuda::kBlocksPerChunk;
+        to_host(&scale,
+                found.scales + (chunk * kernels::cuda::padded_rows(m_) + row) * 2 + block % 2, 1);
+        if (scale != expected.scales[from / mx::kBlockSize]) fail(row, "scales");
       }
-      channel += segment.channels;
     }
   }
 

@@ -4,6 +4,10 @@
 
 namespace micromix::kernels {
 
+const Backend& cuda_backend(CudaProducts) {
+  return cuda_backend();
+}
+
 const Backend& cuda_backend() {
   throw Error("this build has no CUDA: configure with -DMICROMIX_CUDA=ON");
 }

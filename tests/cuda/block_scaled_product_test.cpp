@@ -6,14 +6,14 @@
 #include "micromix/kernels/cuda/block_scaled/product.h"
 #include "micromix/mx/bfloat16.h"
 #include "micromix/mx/element.h"
-#include "tests/cuda/block_scaled_rows.h"
+#include "tests/cuda/code_rows.h"
 #include "tests/cuda/outputs.h"
 
 namespace micromix::kernels::cuda::block_scaled {
 namespace {
 
 using testing::expect_outputs_within_bound;
-using testing::HostBlockScaledRows;
+using testing::HostCodeRows;
 using testing::Random;
 using testing::random_plan;
 using testing::random_rows;
@@ -26,7 +26,7 @@ std::vector<Instructions> instructions_here() {
 }
 
 // Y [m, n] as floats. Poisoned before, so that an output nobody writes is NaN.
-std::vector<float> product(const Weight& weight, const RowsView& x, Instructions instructions) {
+std::vector<float> product(const Weight& weight, const CodeRows& x, Instructions instructions) {
   DeviceArray<__nv_bfloat16> y(x.m * weight.view().n);
   check(cudaMemset(y.data(), 0xFF, y.bytes()), "cudaMemset");
   multiply(weight, x, y.data(), nullptr, instructions);
@@ -41,7 +41,7 @@ void expect_within_bound(Random& random, const MixedWeight& weight, const InputP
   std::vector<float> x = random_rows(random, m * plan.k);
   for (float& value : x) value *= size;
   const QuantizedRows rows = quantize_rows(plan, m, x.data());
-  const HostBlockScaledRows device_rows(rows);
+  const HostCodeRows device_rows(rows);
   const Weight packed(weight, nullptr);
   for (Instructions instructions : instructions_here()) {
     const std::vector<float> y = product(packed, device_rows.view(), instructions);
@@ -131,7 +131,7 @@ TEST(BlockScaledProduct, OneHotActivationsReturnTheWeight) {
         for (int64_t m : {int64_t{8}, int64_t{16}, kK}) {
           for (int64_t first = 0; first < kK; first += m) {
             const int64_t count = std::min(m, kK - first);
-            const HostBlockScaledRows rows(quantize_rows(plan, count, x.data() + first * kK));
+            const HostCodeRows rows(quantize_rows(plan, count, x.data() + first * kK));
             for (Instructions instructions : instructions_here()) {
               const auto y = product(packed, rows.view(), instructions);
               for (int64_t i = 0; i < count * kN; ++i) {
@@ -168,7 +168,7 @@ TEST(BlockScaledProduct, SmallIntegersAreExact) {
         std::vector<float> x(m * 352);
         for (float& value : x) value = static_cast<float>(static_cast<int>(random() % 7)) - 3;
         const QuantizedRows rows = quantize_rows(plan, m, x.data());
-        const HostBlockScaledRows device_rows(rows);
+        const HostCodeRows device_rows(rows);
         for (Instructions instructions : instructions_here()) {
           const auto y = product(Weight(weight.weight, nullptr), device_rows.view(), instructions);
           for (int64_t i = 0; i < m * kN; ++i) {
@@ -194,7 +194,7 @@ TEST(BlockScaledProduct, NanMakesItsOutputsNan) {
   for (int64_t m : {2, 10, 30, 150}) {
     std::vector<float> x(m * 128, 1.0f);
     x[128 + 5] = std::numeric_limits<float>::infinity();
-    const HostBlockScaledRows rows(quantize_rows(plan, m, x.data()));
+    const HostCodeRows rows(quantize_rows(plan, m, x.data()));
     for (Instructions instructions : instructions_here()) {
       const auto y = product(Weight(weight.weight, nullptr), rows.view(), instructions);
       for (int64_t i = 0; i < m * 4; ++i) {

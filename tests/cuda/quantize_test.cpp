@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "micromix/kernels/cuda/code_rows.h"
 #include "micromix/kernels/cuda/device_plan.h"
 #include "tests/cuda/quantized_rows.h"
 #include "tests/kernels/random_linear.h"
@@ -467,15 +468,8 @@ TEST_F(SlowQuantize, ManyRows) {
   check(cudaMemset(values.data(), 0xAB, values.bytes()), "poison");
   check(cudaMemset(shifts.data(), 0xAB, shifts.bytes()), "poison");
   const ExactRows exact{m, values.data(), shifts.data(), special.data()};
-  CodeRows code_rows{};
-  code_rows.m = m;
-  std::vector<DeviceArray<uint8_t>> codes, scales;
-  for (size_t s = 0; s < plan.segments.size(); ++s) {
-    const auto& segment = plan.segments[s];
-    codes.emplace_back(mx::packed_bytes(*segment.format, m * segment.channels));
-    scales.emplace_back(m * segment.channels / mx::kBlockSize);
-    code_rows.segments[s] = {codes.back().data(), scales.back().data()};
-  }
+  CodeRowsMemory memory;
+  const CodeRows& code_rows = memory.resize(device_plan.view(), m);
   QuantizedOutputs outputs;
   outputs.exact = &exact;
   outputs.codes = &code_rows;
@@ -489,6 +483,7 @@ TEST_F(SlowQuantize, ManyRows) {
     SCOPED_TRACE(::testing::Message() << "row " << row);
     const auto first = pattern.begin() + row % period * k;
     const QuantizedRows expected = quantize_rows(plan, 1, to_floats(Bits(first, first + k)).data());
+    const testing::CodeBytes expected_codes = testing::code_bytes(expected);
     Bits found(blocks * mx::kBlockSize);
     check(cudaMemcpy2D(found.data(), 64, values.data() + row * mx::kBlockSize, m * 64, 64, blocks,
                        cudaMemcpyDeviceToHost),
@@ -509,14 +504,19 @@ TEST_F(SlowQuantize, ManyRows) {
         ASSERT_EQ(int{found_shifts[at]}, block.shift);
         any_shift = any_shift || block.shift != 0;
       }
-      const int64_t row_bytes = mx::packed_bytes(*segment.format, segment.channels);
-      std::vector<uint8_t> packed(row_bytes), found_codes(row_bytes);
-      mx::pack(*segment.format,
-               {expected.codes.data() + channel, static_cast<size_t>(segment.channels)}, packed);
-      check(cudaMemcpy(found_codes.data(), codes[s].data() + row * row_bytes, row_bytes,
-                       cudaMemcpyDeviceToHost),
+      // A row's chunks; alone, it is row 0, whose blocks are not exchanged.
+      const int64_t chunks = testing::padded_blocks(segment.channels) / kBlocksPerChunk;
+      const int64_t bytes = chunk_bytes(*segment.format), size = bytes / kBlocksPerChunk;
+      std::vector<uint8_t> found_codes(chunks * bytes);
+      check(cudaMemcpy2D(found_codes.data(), bytes, code_rows.segments[s].codes + row * bytes,
+                         m * bytes, bytes, chunks, cudaMemcpyDeviceToHost),
             "copy");
-      ASSERT_TRUE(found_codes == packed) << "segment " << s;
+      if (stored_block(bits_of(*segment.format), row, 0) != 0) {
+        for (auto at = found_codes.begin(); at != found_codes.end(); at += bytes) {
+          std::swap_ranges(at, at + size, at + size);
+        }
+      }
+      ASSERT_TRUE(found_codes == expected_codes.codes[s]) << "segment " << s;
       channel += segment.channels;
       first_block += testing::padded_blocks(segment.channels);
     }

@@ -4,15 +4,16 @@
 #include "micromix/base/error.h"
 #include "micromix/kernels/cuda/attention.h"
 #include "micromix/kernels/cuda/backend.h"
+#include "micromix/kernels/cuda/block_scaled/product.h"
 #include "micromix/kernels/cuda/product.h"
 #include "micromix/mx/bfloat16.h"
 
 namespace micromix::testing {
 namespace {
 
-const kernels::Backend* backend() {
+const kernels::Backend* backend(kernels::CudaProducts products) {
   try {
-    return &kernels::cuda_backend();
+    return &kernels::cuda_backend(products);
   } catch (const Error&) {
     return nullptr;
   }
@@ -21,9 +22,17 @@ const kernels::Backend* backend() {
 }  // namespace
 
 std::vector<Subject> subjects() {
-  return {{"cuda", backend(), kernels::cuda::product_additions,
-           [](float value) { return mx::round_to_bfloat16(value); }, 0x1p-8,
-           kernels::cuda::attention_error}};
+  Subject exact = {"cuda",
+                   backend(kernels::CudaProducts::kExact),
+                   kernels::cuda::product_additions,
+                   [](float value) { return mx::round_to_bfloat16(value); },
+                   0x1p-8,
+                   kernels::cuda::attention_error};
+  Subject block_scaled = exact;
+  block_scaled.name = "cuda_block_scaled";
+  block_scaled.backend = backend(kernels::CudaProducts::kBlockScaled);
+  block_scaled.additions = kernels::cuda::block_scaled::product_additions;
+  return {exact, block_scaled};
 }
 
 }  // namespace micromix::testing

@@ -11,6 +11,7 @@
 
 #include <cuda_bf16.h>
 
+#include "micromix/kernels/cuda/host_device.h"
 #include "micromix/mx/format.h"
 #include "micromix/mx/scale.h"
 
@@ -54,16 +55,40 @@ struct ExactRows {
 inline constexpr int kLowestExactExponent = -117;
 inline constexpr int kHighestExactExponent = 112;
 
-// Code rows: per segment CODES [m, channels * bits / 8] and SCALES [m, channels / 32] as in a
-// checkpoint (mx/packing.h); of a BF16 segment CODES is BF16 [m, channels] and SCALES null. CODES
-// are 16-byte aligned at their start.
+MICROMIX_HOST_DEVICE constexpr int bits_of(mx::Format format) {
+  return format == mx::Format::kE2M1 ? 4 : format == mx::Format::kE4M3 ? 8 : 6;
+}
+
+// Code rows: per segment CODES [chunks][m][chunk_bytes(format)], a row's two blocks of a chunk each
+// packed as in a checkpoint (mx/packing.h), in the order that stored_block() says; and of all
+// segments SCALES [chunks][padded_rows(m)][2], in the blocks' order. Padding is zero codes with
+// scales of one; scales of rows beyond m may be anything. Only of plans without BF16 segments.
 struct CodeRows {
   int64_t m;
   struct Segment {
-    uint8_t* codes;
-    uint8_t* scales;
+    mx::Format format;
+    uint8_t* codes;  // 16-byte aligned
   };
   Segment segments[kMostSegments];
+  uint8_t* scales;  // 16-byte aligned
 };
+MICROMIX_HOST_DEVICE constexpr int block_bytes(mx::Format format) {
+  return mx::kBlockSize * bits_of(format) / 8;
+}
+// Of a row.
+MICROMIX_HOST_DEVICE constexpr int chunk_bytes(mx::Format format) {
+  return kBlocksPerChunk * block_bytes(format);
+}
+// So that eight rows' scales are 16 aligned bytes.
+MICROMIX_HOST_DEVICE constexpr int64_t padded_rows(int64_t m) {
+  return (m + 7) / 8 * 8;
+}
+// Where block BLOCK, 0 or 1, of row ROW stands in its chunk. Copied to shared memory as they are,
+// eight rows of 32 or 64 bytes would have a block in the same banks, were not blocks exchanged in
+// every other four or two of them.
+MICROMIX_HOST_DEVICE constexpr int stored_block(int bits, int64_t row, int block) {
+  const auto exchanged = static_cast<int>(bits == 4 ? row >> 2 & 1 : bits == 8 ? row >> 1 & 1 : 0);
+  return block ^ exchanged;
+}
 
 }  // namespace micromix::kernels::cuda

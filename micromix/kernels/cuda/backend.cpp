@@ -1,10 +1,15 @@
 #include "micromix/kernels/cuda/backend.h"
 
+#include <algorithm>
 #include <cassert>
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 #include "micromix/base/error.h"
 #include "micromix/kernels/cuda/attention.h"
+#include "micromix/kernels/cuda/block_scaled/product.h"
+#include "micromix/kernels/cuda/code_rows.h"
 #include "micromix/kernels/cuda/dense.h"
 #include "micromix/kernels/cuda/device.h"
 #include "micromix/kernels/cuda/device_plan.h"
@@ -53,10 +58,19 @@ float* floats(const Rows& rows) {
   return of_cuda(*rows.buffer).floats() + rows.first * rows.buffer->width();
 }
 
+// Whether rows of PLAN are multiplied as codes.
+bool takes_codes(const InputPlan& plan, CudaProducts products) {
+  return products == CudaProducts::kBlockScaled && !plan.segments.empty() &&
+         std::all_of(plan.segments.begin(), plan.segments.end(),
+                     [](const InputPlan::Segment& segment) { return segment.format.has_value(); });
+}
+
 struct CudaPlan final : Plan {
-  explicit CudaPlan(InputPlan plan) : Plan(std::move(plan)), device(input()) {}
+  CudaPlan(InputPlan plan, CudaProducts products)
+      : Plan(std::move(plan)), device(input()), codes(takes_codes(input(), products)) {}
 
   cuda::DevicePlan device;
+  bool codes;
 };
 
 struct CudaNorm final : Norm {
@@ -74,13 +88,28 @@ struct MixedLinear final : Linear {
   cuda::PackedWeight weight;
 };
 
+struct BlockScaledLinear final : Linear {
+  BlockScaledLinear(const MixedWeight& of, cudaStream_t stream) : weight(of, stream), k_(of.k) {}
+  int64_t n() const override { return weight.view().n; }
+  int64_t k() const override { return k_; }
+
+  cuda::block_scaled::Weight weight;
+
+ private:
+  int64_t k_;
+};
+
 struct CudaInput final : Input {
   int64_t m = 0;
   // Makes room for M rows of PLAN and says where a quantizer puts them.
-  cuda::QuantizedOutputs reset(const InputPlan& plan, const cuda::PlanView& view, int64_t rows_m) {
+  cuda::QuantizedOutputs reset(const CudaPlan& of, int64_t rows_m) {
     m = rows_m;
+    const InputPlan& plan = of.input();
+    const cuda::PlanView& view = of.device.view();
     cuda::QuantizedOutputs outputs;
-    if (!plan.segments.empty()) {
+    if (of.codes) {
+      outputs.codes = &codes.resize(view, m);
+    } else if (!plan.segments.empty()) {
       const int64_t blocks = view.blocks * m;
       exact = {m, values.resize(blocks * mx::kBlockSize), shifts.resize(blocks), special.resize(m)};
       outputs.exact = &exact;
@@ -89,7 +118,8 @@ struct CudaInput final : Input {
     return outputs;
   }
 
-  cuda::ExactRows exact{};  // where the plan quantizes
+  cuda::CodeRowsMemory codes;  // where they are multiplied
+  cuda::ExactRows exact{};     // where the plan quantizes otherwise
   DeviceArray<__nv_bfloat16> values;
   DeviceArray<int8_t> shifts;
   DeviceArray<uint8_t> special;
@@ -136,8 +166,11 @@ class CudaBackend final : public Backend {
   using Backend::multiply;
   using Backend::set;
 
-  CudaBackend() {
+  explicit CudaBackend(CudaProducts products) : products_(products) {
     expect_usable_device();
+    instructions_ = cuda::block_scaled::native_instructions_work()
+                        ? cuda::block_scaled::Instructions::kNative
+                        : cuda::block_scaled::Instructions::kEmulated;
     // Ordered with the copies of DeviceArray, which are on the default stream.
     cuda::check(cudaStreamCreate(&stream_), "cudaStreamCreate");
     blas_ = std::make_unique<cuda::Blas>();
@@ -146,11 +179,12 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Linear> prepare(const DenseWeight& weight) const override {
     return std::make_unique<DenseLinear>(weight);
   }
-  std::unique_ptr<Linear> prepare(const MixedWeight& weight, const InputPlan&) const override {
+  std::unique_ptr<Linear> prepare(const MixedWeight& weight, const InputPlan& plan) const override {
+    if (takes_codes(plan, products_)) return std::make_unique<BlockScaledLinear>(weight, stream_);
     return std::make_unique<MixedLinear>(weight, stream_);
   }
   std::unique_ptr<Plan> prepare(InputPlan plan) const override {
-    return std::make_unique<CudaPlan>(std::move(plan));
+    return std::make_unique<CudaPlan>(std::move(plan), products_);
   }
   std::unique_ptr<Norm> prepare_norm(std::vector<float> gain, double eps) const override {
     return std::make_unique<CudaNorm>(std::move(gain), eps);
@@ -222,7 +256,7 @@ class CudaBackend final : public Backend {
       if (const auto* dense = dynamic_cast<const DenseLinear*>(linear)) {
         multiply(*dense, rows, of_cuda(*y));
       } else {
-        multiply(static_cast<const MixedLinear&>(*linear), rows, of_cuda(*y));
+        multiply_mixed(*linear, rows, of_cuda(*y));
       }
     }
   }
@@ -266,9 +300,9 @@ class CudaBackend final : public Backend {
   // SOURCE() gives the rows that a quantizer reads.
   template <typename Source>
   void quantize(Input& input, const Plan& plan, int64_t m, const Source& source) const {
-    const cuda::PlanView& view = static_cast<const CudaPlan&>(plan).device.view();
-    const cuda::QuantizedOutputs made = static_cast<CudaInput&>(input).reset(plan.input(), view, m);
-    if (m > 0) cuda::quantize(view, m, source(), made, stream_);
+    const auto& of = static_cast<const CudaPlan&>(plan);
+    const cuda::QuantizedOutputs made = static_cast<CudaInput&>(input).reset(of, m);
+    if (m > 0) cuda::quantize(of.device.view(), m, source(), made, stream_);
   }
 
   void multiply(const DenseLinear& linear, const CudaInput& input, CudaBuffer& y) const {
@@ -280,14 +314,22 @@ class CudaBackend final : public Backend {
     }
   }
 
-  void multiply(const MixedLinear& linear, const CudaInput& input, CudaBuffer& y) const {
+  void multiply_mixed(const Linear& linear, const CudaInput& input, CudaBuffer& y) const {
     const bool widens = y.type() == BufferType::kFloat;
     const int64_t size = y.rows() * y.width();
     __nv_bfloat16* const results = widens ? narrow_.resize(size) : y.outputs();
-    cuda::multiply(linear.weight, input.exact, results, product_workspace_, stream_);
+    if (const auto* scaled = dynamic_cast<const BlockScaledLinear*>(&linear)) {
+      cuda::block_scaled::multiply(scaled->weight, input.codes.view(), results, stream_,
+                                   instructions_);
+    } else {
+      cuda::multiply(static_cast<const MixedLinear&>(linear).weight, input.exact, results,
+                     product_workspace_, stream_);
+    }
     if (widens) cuda::widen(size, results, y.floats(), stream_);
   }
 
+  CudaProducts products_;
+  cuda::block_scaled::Instructions instructions_;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<cuda::Blas> blas_;
   // What kernels need between their launches; they run one after another.
@@ -296,12 +338,33 @@ class CudaBackend final : public Backend {
   mutable DeviceArray<__nv_bfloat16> narrow_;  // results that will be widened
 };
 
+CudaProducts choose_products() {
+  const char* const wanted = std::getenv("MICROMIX_CUDA_PRODUCTS");
+  if (wanted == nullptr) {
+    return cuda::block_scaled::native_instructions_work() ? CudaProducts::kBlockScaled
+                                                          : CudaProducts::kExact;
+  }
+  if (std::string_view(wanted) == "exact") return CudaProducts::kExact;
+  if (std::string_view(wanted) == "block-scaled") return CudaProducts::kBlockScaled;
+  throw Error(fmt::format(
+      "MICROMIX_CUDA_PRODUCTS: found '{}', expected one of: exact, block-scaled", wanted));
+}
+
 }  // namespace
 
 const Backend& cuda_backend() {
+  expect_usable_device();
+  return cuda_backend(choose_products());
+}
+
+const Backend& cuda_backend(CudaProducts products) {
   // Never destroyed: the driver may go first.
-  static const CudaBackend& backend = *new CudaBackend;
-  return backend;
+  if (products == CudaProducts::kExact) {
+    static const CudaBackend& exact = *new CudaBackend(CudaProducts::kExact);
+    return exact;
+  }
+  static const CudaBackend& block_scaled = *new CudaBackend(CudaProducts::kBlockScaled);
+  return block_scaled;
 }
 
 }  // namespace micromix::kernels

@@ -2,12 +2,24 @@
 // everything it does is queued on one stream: only Backend::read waits. For one thread at a time.
 #pragma once
 
+#include <cstdint>
+
 #include "micromix/kernels/linear.h"
 
 namespace micromix::kernels {
 
-// On the current device. Throws Error where there is none, or it is older than sm_80 (Ampere), or
-// this build has no CUDA.
+// What multiplies quantized activations. BF16 ones are always multiplied exactly.
+enum class CudaProducts : uint8_t {
+  kExact,        // cuda/product.h
+  kBlockScaled,  // cuda/block_scaled/product.h, emulated (slowly) where the GPU has no instructions
+};
+
+// On the current device, with block-scaled products where it has them, or those that the
+// environment variable MICROMIX_CUDA_PRODUCTS names (exact, block-scaled). Throws Error where there
+// is no device, or it is older than sm_80 (Ampere), or the variable is something else, or this
+// build has no CUDA.
 const Backend& cuda_backend();
+
+const Backend& cuda_backend(CudaProducts products);
 
 }  // namespace micromix::kernels

@@ -98,7 +98,15 @@ std::string cuda_versions() {
                      version_text(runtime_version()));
 }
 
-std::string_view product_of(const GpuInfo&, mx::Format, std::optional<mx::Format>) {
+std::string_view product_of([[maybe_unused]] const GpuInfo& gpu, [[maybe_unused]] mx::Format weight,
+                            [[maybe_unused]] std::optional<mx::Format> activation) {
+#ifdef MICROMIX_BLOCK_SCALED
+  if (gpu.major == 12 && activation) {
+    return weight == mx::Format::kE2M1 && activation == mx::Format::kE2M1
+               ? "block-scaled mma.sync, mxf4 (sm_120)"
+               : "block-scaled mma.sync, mxf8f6f4 as E4M3 (sm_120)";
+  }
+#endif
   return "exact BF16 mma.sync (sm_80+)";
 }
 

@@ -19,13 +19,8 @@
 #include <cstdint>
 
 #include "micromix/kernels/cuda/activations.h"
+#include "micromix/kernels/cuda/host_device.h"
 #include "micromix/mx/format.h"
-
-#ifdef __CUDACC__
-#define MICROMIX_HOST_DEVICE __host__ __device__
-#else
-#define MICROMIX_HOST_DEVICE
-#endif
 
 namespace micromix::kernels::cuda {
 
@@ -33,9 +28,6 @@ inline constexpr int kPanel = 32;
 inline constexpr int kLanes = 32;
 inline constexpr int kScaleBytes = kPanel * kBlocksPerChunk;
 
-MICROMIX_HOST_DEVICE constexpr int bits_of(mx::Format format) {
-  return format == mx::Format::kE2M1 ? 4 : format == mx::Format::kE4M3 ? 8 : 6;
-}
 MICROMIX_HOST_DEVICE constexpr int exponent_bias(mx::Format format) {
   return format == mx::Format::kE4M3 ? 7 : format == mx::Format::kE3M2 ? 3 : 1;
 }

@@ -48,8 +48,9 @@ Job make_job(const PlanView& plan, int64_t m, const QuantizedOutputs& outputs) {
     // Any format's serves to find NaN and Inf.
     made.rounding = block_rounding(segment.bf16 ? mx::Format::kE4M3 : segment.format, plan.rule);
     if (outputs.codes != nullptr) {
+      assert(!segment.bf16);
       made.codes = outputs.codes->segments[s].codes;
-      made.scales = outputs.codes->segments[s].scales;
+      made.scales = outputs.codes->scales + segment.first_block * padded_rows(m);
     }
   }
   for (int s = plan.segment_count; s < kMostSegments; ++s) {

@@ -22,8 +22,8 @@ struct SegmentJob {
   int32_t first_tile;
   bool bf16;
   BlockRounding rounding;
-  uint8_t* codes;
-  uint8_t* scales;
+  uint8_t* codes;   // code rows'
+  uint8_t* scales;  // of the segment's first chunk
 };
 
 struct Job {
@@ -43,6 +43,7 @@ struct Place {
   int32_t local_block;  // in its segment; at its end begins padding, then nothing
   int half;
   bool in_segment;
+  bool stored;  // chunks are whole, so a segment with an odd number of blocks has one of padding
 };
 
 __device__ inline Place find_place(const Job& job, int32_t tile) {
@@ -54,7 +55,9 @@ __device__ inline Place find_place(const Job& job, int32_t tile) {
   }
   const auto lane = static_cast<int>(threadIdx.x % kWarp);
   const int32_t block = (tile - first_tile) * kTileBlocks + lane / 2;
-  return {segment, block, lane % 2, block < job.segments[segment].blocks};
+  const int32_t blocks = job.segments[segment].blocks;
+  const int32_t padded = (blocks + kBlocksPerChunk - 1) / kBlocksPerChunk * kBlocksPerChunk;
+  return {segment, block, lane % 2, block < blocks, block < padded};
 }
 
 // The first of a thread's permuted channels.
@@ -167,11 +170,8 @@ __device__ inline Scale scale_block(const SegmentJob& segment, uint32_t (&x)[kWo
   return scale;
 }
 
-// Chunks are whole, so a segment with an odd number of blocks has one of padding.
 __device__ inline void write_exact(const Job& job, const SegmentJob& segment, const Place& place,
                                    int64_t row, const Scale& scale, const uint32_t (&x)[kWords]) {
-  const int32_t padded = (segment.blocks + kBlocksPerChunk - 1) / kBlocksPerChunk * kBlocksPerChunk;
-  const bool stored = place.local_block < padded;
   const int64_t at = (segment.first_block + place.local_block) * job.m + row;
   uint32_t values[kWords];
 #pragma unroll
@@ -179,34 +179,35 @@ __device__ inline void write_exact(const Job& job, const SegmentJob& segment, co
     values[i] =
         segment.bf16 ? x[i] : exact_values(x[i], scale.inverse, scale.multiplier, segment.rounding);
   }
-  store_block(reinterpret_cast<uint4*>(job.exact.values + at * mx::kBlockSize), place.half, stored,
-              values);
-  if (!stored || place.half != 0) return;
+  store_block(reinterpret_cast<uint4*>(job.exact.values + at * mx::kBlockSize), place.half,
+              place.stored, values);
+  if (!place.stored || place.half != 0) return;
   job.exact.shifts[at] = static_cast<int8_t>(scale.shift);
   if (scale.shift != 0) job.exact.special[row] = 1;
 }
 
-__device__ inline void write_codes(const SegmentJob& segment, const Place& place, int64_t row,
-                                   const Scale& scale, const uint32_t (&x)[kWords]) {
-  const int64_t at = row * segment.blocks + place.local_block;
-  if (segment.bf16) {
-    store_block(reinterpret_cast<uint4*>(segment.codes + at * mx::kBlockSize * 2), place.half,
-                place.in_segment, x);
-    return;
+__device__ inline void write_codes(const Job& job, const SegmentJob& segment, const Place& place,
+                                   int64_t row, const Scale& scale, const uint32_t (&x)[kWords]) {
+  if (!place.stored) return;
+  const int32_t chunk = place.local_block / kBlocksPerChunk;
+  const int32_t block = place.local_block % kBlocksPerChunk;
+  if (place.half == 0) {
+    segment.scales[(chunk * padded_rows(job.m) + row) * kBlocksPerChunk + block] =
+        static_cast<uint8_t>(scale.byte);
   }
-  if (!place.in_segment) return;
-  if (place.half == 0) segment.scales[at] = static_cast<uint8_t>(scale.byte);
   const BlockRounding rounding = segment.rounding;
   uint32_t codes[kWords];
 #pragma unroll
   for (int i = 0; i < kWords; ++i) codes[i] = element_codes(x[i], scale.inverse, rounding);
-  uint8_t* block = segment.codes + at * (mx::kBlockSize / 8 * rounding.bits);
+  const int64_t at =
+      (chunk * job.m + row) * kBlocksPerChunk + stored_block(rounding.bits, row, block);
+  uint8_t* const to = segment.codes + at * (mx::kBlockSize / 8 * rounding.bits);
   if (rounding.bits == 4) {
-    store_codes<4>(block, place.half, codes);
+    store_codes<4>(to, place.half, codes);
   } else if (rounding.bits == 6) {
-    store_codes<6>(block, place.half, codes);
+    store_codes<6>(to, place.half, codes);
   } else {
-    store_codes<8>(block, place.half, codes);
+    store_codes<8>(to, place.half, codes);
   }
 }
 
@@ -220,7 +221,7 @@ __device__ inline void quantize_tile(const Job& job, const Place& place, int64_t
   for (uint32_t& each : x) each = place.in_segment ? each : 0u;
   const Scale scale = scale_block(segment, x);
   if (job.exact.values != nullptr) write_exact(job, segment, place, row, scale, x);
-  if (job.codes) write_codes(segment, place, row, scale, x);
+  if (job.codes) write_codes(job, segment, place, row, scale, x);
 }
 
 }  // namespace micromix::kernels::cuda

@@ -11,11 +11,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define MICROMIX_HOST_DEVICE __host__ __device__
-#else
-#define MICROMIX_HOST_DEVICE
-#endif
+#include "micromix/kernels/cuda/host_device.h"
 
 namespace micromix::kernels::cuda::block_scaled {
 

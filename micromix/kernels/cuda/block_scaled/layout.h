@@ -2,7 +2,7 @@
 // chunks of 64 channels (activations.h), segments padded to whole ones with zero codes.
 //
 // The weight is operand A. Its records are 16 rows of one chunk, in the order of fragments: a lane
-// reads consecutive bytes. X is operand B, its chunks rows of consecutive channels, as quantized.
+// reads consecutive bytes. X, operand B, is code rows.
 //
 // The order of K inside a block is free as long as both operands agree. Everywhere lane 4 g + q has
 // channels 8 q ... 8 q + 7 of a block of row g: E2M1's instruction takes them as they are, E4M3's
@@ -21,15 +21,8 @@ inline constexpr int kWarp = 32;
 inline constexpr int kRecordRows = kMmaRows;
 inline constexpr int kScaleBytes = kRecordRows * kBlocksPerChunk;
 
-MICROMIX_HOST_DEVICE constexpr int bits_of(mx::Format format) {
-  return format == mx::Format::kE2M1 ? 4 : format == mx::Format::kE4M3 ? 8 : 6;
-}
-// Of a row of X in one chunk.
-MICROMIX_HOST_DEVICE constexpr int row_bytes(mx::Format format) {
-  return kChunk * bits_of(format) / 8;
-}
 MICROMIX_HOST_DEVICE constexpr int code_bytes(mx::Format format) {
-  return kRecordRows * row_bytes(format);
+  return kRecordRows * chunk_bytes(format);
 }
 // A record: codes, then scale bytes [row][block].
 MICROMIX_HOST_DEVICE constexpr int record_bytes(mx::Format format) {
@@ -98,29 +91,5 @@ struct WeightView {
   const uint8_t* records;  // [panels][panel_bytes]
   const float* bias;       // [n]; null: none
 };
-
-// Eight rows' reads of a block would meet in the same banks of shared memory where rows are 32 or
-// 64 bytes, were not blocks exchanged in every other group of rows: as 16-byte pieces, piece PIECE
-// of row ROW of a chunk stands at this one.
-MICROMIX_HOST_DEVICE constexpr int stored_piece(mx::Format format, int row, int piece) {
-  if (format == mx::Format::kE2M1) return piece ^ (row >> 2 & 1);
-  if (format == mx::Format::kE4M3) return piece ^ (row & 2);
-  return piece;
-}
-
-// X, its pointers in device memory. By value.
-struct RowsView {
-  int64_t m;
-  struct Segment {
-    mx::Format format;
-    const uint8_t* codes;  // [chunks][m][row_bytes(format)], pieces at stored_piece()
-  };
-  Segment segments[kMostSegments];  // the weight's
-  const uint8_t* scales;            // [chunks of all segments][padded_rows(m)][2]
-};
-// So that eight rows' scales are 16 aligned bytes.
-MICROMIX_HOST_DEVICE constexpr int64_t padded_rows(int64_t m) {
-  return (m + 7) / 8 * 8;
-}
 
 }  // namespace micromix::kernels::cuda::block_scaled

@@ -63,7 +63,7 @@ __device__ inline uint32_t load_record_scales(const uint8_t* record, mx::Format 
 
 // ---- X, operand B
 
-// Rows of one chunk lie in shared memory as in RowsView.
+// Rows of one chunk lie in shared memory as in CodeRows.
 
 template <int count>
 __device__ void load_matrices(uint32_t address, uint32_t* registers) {
@@ -92,19 +92,18 @@ template <int tiles>
 __device__ void load_e2m1_rows(uint32_t rows, int block, int lane, uint32_t (&words)[tiles]) {
   const int row = lane % (8 * tiles);
   load_matrices<tiles>(
-      rows + row * row_bytes(mx::Format::kE2M1) + stored_piece(mx::Format::kE2M1, row, block) * 16,
-      words);
+      rows + row * chunk_bytes(mx::Format::kE2M1) + stored_block(4, row, block) * 16, words);
 }
 template <int tiles>
 __device__ void load_e2m1_rows(uint32_t rows, int lane, uint32_t (&b)[tiles][2]) {
   constexpr int kTogether = tiles == 1 ? 1 : 2;
   static_assert(tiles % kTogether == 0);
   const int row = lane / 16 % kTogether * 8 + lane % 8;
-  const uint32_t address = rows + row * row_bytes(mx::Format::kE2M1) +
-                           stored_piece(mx::Format::kE2M1, row, lane / 8 % 2) * 16;
+  const uint32_t address =
+      rows + row * chunk_bytes(mx::Format::kE2M1) + stored_block(4, row, lane / 8 % 2) * 16;
 #pragma unroll
   for (int tile = 0; tile < tiles; tile += kTogether) {
-    load_matrices<2 * kTogether>(address + tile * 8 * row_bytes(mx::Format::kE2M1), b[tile]);
+    load_matrices<2 * kTogether>(address + tile * 8 * chunk_bytes(mx::Format::kE2M1), b[tile]);
   }
 }
 
@@ -141,13 +140,13 @@ __device__ void load_rows(const uint8_t* rows, uint32_t rows_address, int block,
     }
     return;
   }
-  const uint8_t* const of_lane = rows + lane / 4 * row_bytes(format);
+  const uint8_t* const of_lane = rows + lane / 4 * chunk_bytes(format);
 #pragma unroll
   for (int tile = 0; tile < tiles; ++tile) {
-    const uint8_t* const row = of_lane + tile * 8 * row_bytes(format);
+    const uint8_t* const row = of_lane + tile * 8 * chunk_bytes(format);
     uint2 registers;
     if constexpr (format == mx::Format::kE4M3) {
-      const int half = stored_piece(format, lane / 4, 2 * block) / 2;
+      const int half = stored_block(8, lane / 4, block);
       const uint2 codes = reinterpret_cast<const uint2*>(row)[half * 4 + lane % 4];
       registers = {__byte_perm(codes.x, codes.y, 0x6420), __byte_perm(codes.x, codes.y, 0x7531)};
     } else {

@@ -17,7 +17,7 @@ using Rows128 = TileShape<4, 4, 2, 4, 1, 4>;
 // What a block of compute capability 12.x may have; less than any other's since 8.0 but 8.6's and
 // 8.9's, which have as much.
 constexpr int kMostSharedBytes = 99 * 1024;
-constexpr Layout kWidest = {record_bytes(mx::Format::kE4M3), row_bytes(mx::Format::kE4M3)};
+constexpr Layout kWidest = {record_bytes(mx::Format::kE4M3), chunk_bytes(mx::Format::kE4M3)};
 static_assert(kWidest.bytes<Rows8>() <= kMostSharedBytes);
 static_assert(kWidest.bytes<Rows16>() <= kMostSharedBytes);
 static_assert(kWidest.bytes<Rows32>() <= kMostSharedBytes);
@@ -25,17 +25,17 @@ static_assert(kWidest.bytes<Rows128>() <= kMostSharedBytes);
 
 struct Call {
   const WeightView& weight;
-  const RowsView& x;
+  const CodeRows& x;
   __nv_bfloat16* y;
   cudaStream_t stream;
   bool overlap;
 };
 
-Layout make_layout(const WeightView& weight, const RowsView& x) {
+Layout make_layout(const WeightView& weight, const CodeRows& x) {
   Layout layout{};
   for (int i = 0; i < weight.segment_count; ++i) {
     layout.record_bytes = std::max(layout.record_bytes, record_bytes(weight.segments[i].format));
-    layout.row_bytes = std::max(layout.row_bytes, row_bytes(x.segments[i].format));
+    layout.row_bytes = std::max(layout.row_bytes, chunk_bytes(x.segments[i].format));
   }
   return layout;
 }
@@ -93,7 +93,7 @@ bool native_instructions_work() {
   return works;
 }
 
-void multiply(const Weight& weight, const RowsView& x, __nv_bfloat16* y, cudaStream_t stream,
+void multiply(const Weight& weight, const CodeRows& x, __nv_bfloat16* y, cudaStream_t stream,
               Instructions instructions, bool overlap) {
   const Call call = {weight.view(), x, y, stream, overlap};
   if (instructions == Instructions::kNative) {

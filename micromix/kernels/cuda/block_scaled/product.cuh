@@ -154,7 +154,7 @@ struct RingCursor {
 template <typename Shape>
 class Copies {
  public:
-  __device__ Copies(const WeightView& weight, const RowsView& x, const TileOrder& order,
+  __device__ Copies(const WeightView& weight, const CodeRows& x, const TileOrder& order,
                     const Layout& layout, int group, int warp, uint32_t ring, uint32_t barriers)
       : weight_(weight),
         x_(x),
@@ -237,7 +237,7 @@ class Copies {
     const WeightView::Segment& segment = weight_.segments[segment_];
     segment_end_ = segment_end();
     record_bytes_ = record_bytes(segment.format);
-    row_bytes_ = row_bytes(x_.segments[segment_].format);
+    row_bytes_ = chunk_bytes(x_.segments[segment_].format);
     const int chunk = chunk_ - segment.first_chunk;
     record_at_ = static_cast<int>(segment.offset) + chunk * record_bytes_;
     x_from_ = x_.segments[segment_].codes + (chunk * x_.m + first_row_) * row_bytes_;
@@ -248,7 +248,7 @@ class Copies {
   }
 
   const WeightView& weight_;
-  const RowsView& x_;
+  const CodeRows& x_;
   const TileOrder& order_;
   const Layout& layout_;
   int group_, warp_;
@@ -452,7 +452,7 @@ __device__ void write_outputs(const WeightView& weight, int64_t m, const Tile& t
 }
 
 template <typename Mma, typename Shape>
-__device__ void multiply_tiles(const WeightView& weight, const RowsView& x, __nv_bfloat16* y,
+__device__ void multiply_tiles(const WeightView& weight, const CodeRows& x, __nv_bfloat16* y,
                                const TileOrder& order, const Layout& layout, uint8_t* shared) {
   // The same in all lanes, which the compiler should know.
   const int block_warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / kWarp), 0);
@@ -493,7 +493,7 @@ __device__ void multiply_tiles(const WeightView& weight, const RowsView& x, __nv
       const int first_row = warp / Shape::kAWarps * Shape::kBTiles * kMmaColumns;
       const ChunkOperands operands = {
           chunk + first_record * layout.record_bytes, layout.record_bytes,
-          chunk + layout.x_offset<Shape>() + first_row * row_bytes(x_format),
+          chunk + layout.x_offset<Shape>() + first_row * chunk_bytes(x_format),
           chunk + layout.scales_offset<Shape>() + first_row * kBlocksPerChunk};
       wait_for_phase(barriers + from.stage * 8, from.parity);
       multiply_chunk<Mma, Shape>(weight_format, x_format, operands, lane, sums);
@@ -512,7 +512,7 @@ __device__ void multiply_tiles(const WeightView& weight, const RowsView& x, __nv
 template <typename Mma, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 2)
     multiply_block_scaled(const __grid_constant__ WeightView weight,
-                          const __grid_constant__ RowsView x, __nv_bfloat16* y,
+                          const __grid_constant__ CodeRows x, __nv_bfloat16* y,
                           const __grid_constant__ TileOrder order,
                           const __grid_constant__ Layout layout) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

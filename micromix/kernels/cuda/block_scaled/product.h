@@ -20,7 +20,7 @@ bool native_instructions_work();
 
 // Y [m, n] = X WEIGHT^T + bias in BF16, of X's m >= 1 rows. OVERLAP launches it so that it may
 // begin while the kernel ahead of it in STREAM ends (programmatic dependent launch).
-void multiply(const Weight& weight, const RowsView& x, __nv_bfloat16* y, cudaStream_t stream,
+void multiply(const Weight& weight, const CodeRows& x, __nv_bfloat16* y, cudaStream_t stream,
               Instructions instructions, bool overlap = false);
 
 // The FP32 additions in an output's longest chain, of K channels.
