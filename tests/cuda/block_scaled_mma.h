@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <ostream>
 #include <span>
 #include <vector>
 
@@ -18,6 +19,17 @@ enum class Instruction {
   kS8,    // mma.m16n8k32.s32.s8.s8.s32
   kE4m3,  // mma.m16n8k32.f32.e4m3.e4m3.f32, compute capability 8.9
 };
+
+constexpr const char* name(Instruction instruction) {
+  constexpr std::array kNames = {"EmulatedE2m1", "EmulatedE4m3", "NativeE2m1", "NativeE4m3",
+                                 "S4",           "S8",           "E4m3"};
+  return kNames[static_cast<size_t>(instruction)];
+}
+
+// For GoogleTest.
+inline std::ostream& operator<<(std::ostream& out, Instruction instruction) {
+  return out << name(instruction);
+}
 
 inline constexpr int kLanes = 32;
 

@@ -24,26 +24,6 @@ using testing::WarpSums;
 
 constexpr int kMostK = 64, kProblems = 64;
 
-std::string name_of(Instruction instruction) {
-  switch (instruction) {
-    case Instruction::kEmulatedE2m1:
-      return "EmulatedE2m1";
-    case Instruction::kEmulatedE4m3:
-      return "EmulatedE4m3";
-    case Instruction::kNativeE2m1:
-      return "NativeE2m1";
-    case Instruction::kNativeE4m3:
-      return "NativeE4m3";
-    case Instruction::kS4:
-      return "S4";
-    case Instruction::kS8:
-      return "S8";
-    case Instruction::kE4m3:
-      return "E4m3";
-  }
-  return {};
-}
-
 bool is_integer(Instruction instruction) {
   return instruction == Instruction::kS4 || instruction == Instruction::kS8;
 }
@@ -345,7 +325,7 @@ INSTANTIATE_TEST_SUITE_P(Each, BlockScaledMma,
                          ::testing::Values(Instruction::kEmulatedE2m1, Instruction::kEmulatedE4m3,
                                            Instruction::kNativeE2m1, Instruction::kNativeE4m3,
                                            Instruction::kS4, Instruction::kS8, Instruction::kE4m3),
-                         [](const auto& each) { return name_of(each.param); });
+                         [](const auto& each) { return std::string(name(each.param)); });
 
 // Block-scaled instructions alone.
 using BlockScaledMmaScales = BlockScaledMma;
@@ -407,7 +387,7 @@ TEST_P(BlockScaledMmaScales, NanIsOfItsRowOrColumnAlone) {
 INSTANTIATE_TEST_SUITE_P(Each, BlockScaledMmaScales,
                          ::testing::Values(Instruction::kEmulatedE2m1, Instruction::kEmulatedE4m3,
                                            Instruction::kNativeE2m1, Instruction::kNativeE4m3),
-                         [](const auto& each) { return name_of(each.param); });
+                         [](const auto& each) { return std::string(name(each.param)); });
 
 // What no hardware promises: FP64 throughout.
 using BlockScaledMmaEmulated = BlockScaledMma;
@@ -439,12 +419,17 @@ TEST_P(BlockScaledMmaEmulated, AnyCodesAndScalesAreTheHostsFp64) {
 
 INSTANTIATE_TEST_SUITE_P(Each, BlockScaledMmaEmulated,
                          ::testing::Values(Instruction::kEmulatedE2m1, Instruction::kEmulatedE4m3),
-                         [](const auto& each) { return name_of(each.param); });
+                         [](const auto& each) { return std::string(name(each.param)); });
 
 // Instruction and another whose fragments are the same.
 struct Pair {
   Instruction instruction;
   Instruction peer;
+
+  std::string name() const { return std::string(testing::name(instruction)) + testing::name(peer); }
+  friend std::ostream& operator<<(std::ostream& out, const Pair& pair) {
+    return out << pair.name();
+  }
 };
 
 class BlockScaledMmaPeers : public ::testing::TestWithParam<Pair> {
@@ -516,9 +501,7 @@ INSTANTIATE_TEST_SUITE_P(Each, BlockScaledMmaPeers,
                                            Pair{Instruction::kNativeE2m1, Instruction::kS4},
                                            Pair{Instruction::kNativeE4m3, Instruction::kS8},
                                            Pair{Instruction::kNativeE4m3, Instruction::kE4m3}),
-                         [](const auto& each) {
-                           return name_of(each.param.instruction) + name_of(each.param.peer);
-                         });
+                         [](const auto& each) { return each.param.name(); });
 
 }  // namespace
 }  // namespace micromix::kernels::cuda::block_scaled
