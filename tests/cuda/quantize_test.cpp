@@ -151,7 +151,7 @@ void expect_plain(const InputPlan& plan, int64_t m, const Bits& x, bool exact = 
   outputs.expect_oracle_of(to_floats(x));
 }
 
-// Single rows and pairs of rows, the last a single one.
+// Few rows, which a cluster shares where they are long, and more than there are multiprocessors.
 constexpr int64_t kRowCounts[] = {1, 3, 16, 257};
 
 TEST_F(Quantize, EveryFormatAndRule) {
@@ -346,24 +346,27 @@ TEST_F(Quantize, RmsNormOfRowsThatAreNotFinite) {
   outputs.expect_oracle_of(to_floats(rows));
 }
 
-// A row's values do not depend on how many rows stand beside it.
+// A row's values do not depend on how many rows stand beside it, nor on whether a cluster shares
+// it.
 TEST_F(Quantize, RmsNormIsTheSameInAnyBatch) {
   Random random(7);
-  const InputPlan plan = random_plan(random, {{E4M3, E4M3, 4096}}, mx::ScaleRule::kRceil);
-  const int64_t m = 301;
-  RmsNormInput all = random_rmsnorm(random, m, plan.k, false);
-  QuantizedOnDevice outputs(plan, m);
-  run_rmsnorm(plan, m, all, outputs.wanted(false, false, true));
-  const Bits rows = outputs.rows();
-  for (const int64_t row : {0, 1, 150, 300}) {
-    RmsNormInput one = all;
-    const auto first = all.residual.begin() + row * plan.k;
-    one.residual.assign(first, first + plan.k);
-    QuantizedOnDevice single(plan, 1);
-    run_rmsnorm(plan, 1, one, single.wanted(false, false, true));
-    EXPECT_TRUE(single.rows() ==
-                Bits(rows.begin() + row * plan.k, rows.begin() + (row + 1) * plan.k))
-        << "row " << row;
+  for (const int64_t k : {4096, 14336}) {
+    SCOPED_TRACE(::testing::Message() << "k " << k);
+    const InputPlan plan = random_plan(random, {{E4M3, E4M3, k}}, mx::ScaleRule::kRceil);
+    const int64_t m = 301;
+    RmsNormInput all = random_rmsnorm(random, m, k, false);
+    QuantizedOnDevice outputs(plan, m);
+    run_rmsnorm(plan, m, all, outputs.wanted(true, false, true));
+    const Bits rows = outputs.rows();
+    for (const int64_t row : {0, 1, 150, 300}) {
+      RmsNormInput one = all;
+      const auto first = all.residual.begin() + row * k;
+      one.residual.assign(first, first + k);
+      QuantizedOnDevice single(plan, 1);
+      run_rmsnorm(plan, 1, one, single.wanted(true, false, true));
+      EXPECT_TRUE(single.rows() == Bits(rows.begin() + row * k, rows.begin() + (row + 1) * k))
+          << "row " << row;
+    }
   }
 }
 
