@@ -64,6 +64,7 @@ struct FewLayout {
 
 using SumsFull = NamedBarrier<1, kFewThreads>;
 using SumThreads = NamedBarrier<2, kSumThreads>;
+using AllThreads = NamedBarrier<3, kFewThreads>;  // which come from different places
 
 // A block's way through the panels of its column, x, x + gridDim.x, ...: those that other parts own
 // first. Part p owns every parts-th from the p-th on.
@@ -171,7 +172,7 @@ __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bflo
   constexpr int kOwn = Sums::kCount / kSumThreads;
   const int thread = threadIdx.x - kFewWarps * kLanes;
   if (thread == 0) init_barrier(sums_read, kSumThreads);
-  __syncthreads();
+  AllThreads::wait();
   wait_for_previous_grid();
   for (PanelCursor at(weight, split); !at.done();) {
     const int panel = at.panel();
@@ -288,7 +289,7 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
     for (int i = 0; i < kStages - 1; ++i) copy_next();
   }
 
-  __syncthreads();  // sums_read is there
+  AllThreads::wait();  // sums_read is there
   const uint32_t sums_read = shared_address(shared + layout.read_offset(kTiles));
   int slot = 0;
   int panels = 0;
