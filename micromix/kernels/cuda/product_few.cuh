@@ -64,7 +64,6 @@ struct FewLayout {
 
 using SumsFull = NamedBarrier<1, kFewThreads>;
 using SumThreads = NamedBarrier<2, kSumThreads>;
-using AllThreads = NamedBarrier<3, kFewThreads>;  // which come from different places
 
 // A block's way through the panels of its column, x, x + gridDim.x, ...: those that other parts own
 // first. Part p owns every parts-th from the p-th on.
@@ -171,8 +170,6 @@ __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bflo
   using Sums = FewSums<kTiles>;
   constexpr int kOwn = Sums::kCount / kSumThreads;
   const int thread = threadIdx.x - kFewWarps * kLanes;
-  if (thread == 0) init_barrier(sums_read, kSumThreads);
-  AllThreads::wait();
   wait_for_previous_grid();
   for (PanelCursor at(weight, split); !at.done();) {
     const int panel = at.panel();
@@ -224,7 +221,8 @@ __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bflo
 // The other warps: the products of their chunks.
 template <int kTiles, int kStages>
 __device__ void multiply_records(const WeightView& weight, const ExactRows& x, const SplitK& split,
-                                 const FewLayout& layout, bool overlap, uint8_t* shared) {
+                                 const FewLayout& layout, bool overlap, uint8_t* shared,
+                                 uint32_t sums_read) {
   const int warp = threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
   const PartOfK part(split, blockIdx.y);
@@ -289,8 +287,6 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
     for (int i = 0; i < kStages - 1; ++i) copy_next();
   }
 
-  AllThreads::wait();  // sums_read is there
-  const uint32_t sums_read = shared_address(shared + layout.read_offset(kTiles));
   int slot = 0;
   int panels = 0;
   for (PanelCursor at(weight, split); !at.done(); at.advance()) {
@@ -326,12 +322,14 @@ __global__ void __launch_bounds__(kFewThreads, 1)
                  const __grid_constant__ FewLayout layout, const bool overlap) {
   extern __shared__ __align__(16) uint8_t shared[];
   allow_next_grid();
+  const uint32_t sums_read = shared_address(shared + layout.read_offset(kTiles));
+  if (threadIdx.x == 0) init_barrier(sums_read, kSumThreads);
+  __syncthreads();
   if (threadIdx.x < kFewWarps * kLanes) {
-    multiply_records<kTiles, kStages>(weight, x, split, layout, overlap, shared);
+    multiply_records<kTiles, kStages>(weight, x, split, layout, overlap, shared, sums_read);
   } else {
     const auto* const sums = reinterpret_cast<const float*>(shared + layout.sums_offset());
-    add_sums<kTiles>(weight, x, y, split, sums,
-                     shared_address(shared + layout.read_offset(kTiles)));
+    add_sums<kTiles>(weight, x, y, split, sums, sums_read);
   }
 }
 
