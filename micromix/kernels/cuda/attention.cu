@@ -5,10 +5,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "micromix/kernels/cuda/host_device.h"
+
 namespace micromix::kernels::cuda {
 namespace {
 
-constexpr int kWarp = 32;
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kWarpRows = 16;  // of an mma.m16n8k16

@@ -6,3 +6,9 @@
 #else
 #define MICROMIX_HOST_DEVICE
 #endif
+
+namespace micromix::kernels::cuda {
+
+inline constexpr int kWarp = 32;  // threads
+
+}  // namespace micromix::kernels::cuda

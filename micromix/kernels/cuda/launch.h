@@ -1,4 +1,4 @@
-// Launching products. For CUDA sources.
+// Launching kernels. For CUDA sources.
 #pragma once
 
 #include <cstdint>

@@ -5,10 +5,9 @@
 #include <cstdint>
 
 #include "micromix/kernels/cuda/async_copy.cuh"
+#include "micromix/kernels/cuda/host_device.h"
 
 namespace micromix::kernels::cuda {
-
-inline constexpr int kWarp = 32;
 
 // A block alone.
 struct NoPeers {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "micromix/kernels/cuda/device.h"
+#include "micromix/kernels/cuda/launch.h"
 #include "micromix/kernels/cuda/quantize_kernel.cuh"
 
 namespace micromix::kernels::cuda {
@@ -15,10 +16,6 @@ namespace {
 
 constexpr int kMostWarps = kMostThreads / kWarp;
 constexpr int kReservedBytes = 1024;  // of each thread block's shared memory, by the device
-
-int32_t ceil_div(int64_t a, int64_t b) {
-  return static_cast<int32_t>((a + b - 1) / b);
-}
 
 Job make_job(const PlanView& plan, int64_t m, const QuantizedOutputs& outputs) {
   assert(m >= 1 && plan.k >= 1 && plan.k <= kMostChannels && plan.segment_count <= kMostSegments);
@@ -69,7 +66,7 @@ SharedLayout full_layout(const Job& job, int32_t channels) {
   }
   if (Source::kNormalizes) {
     constexpr int32_t kFloats = 4;  // 16 bytes
-    layout.partials = ceil_div(ceil_div(job.k, kWarpChannels), kFloats) * 16;
+    layout.partials = divide_up(divide_up(job.k, kWarpChannels), kFloats) * 16;
   }
   layout.copied = Source::kCopiedBytes;
   if (job.k % kStep == 0) layout.copied_channels = channels;
@@ -111,7 +108,7 @@ Shape few_rows_shape(const DeviceLimits& limits, const Job& job, bool clusters) 
          2 * blocks * job.m <= limits.multiprocessors) {
     blocks *= 2;
   }
-  const int32_t chunks = ceil_div(ceil_div(job.k, kWarpChannels), blocks);  // the largest share
+  const int32_t chunks = divide_up(divide_up(job.k, kWarpChannels), blocks);  // the largest share
   const int32_t channels = std::min(job.k, chunks * kWarpChannels);
   return {blocks, std::min<int>(chunks, kMostWarps),
           fit(full_layout<Source>(job, channels), limits.shared_bytes_block)};
@@ -135,7 +132,7 @@ int most_warps_each() {
 // coming out uneven; of equals the fewest blocks, whose warps have the fewest tiles each.
 template <typename Source>
 Shape many_rows_shape(const DeviceLimits& limits, const Job& job) {
-  const int32_t tiles = job.tiles != 0 ? job.tiles : ceil_div(job.k, kTileBlocks * mx::kBlockSize);
+  const int32_t tiles = job.tiles != 0 ? job.tiles : divide_up(job.k, kTileBlocks * mx::kBlockSize);
   const SharedLayout layout = full_layout<Source>(job, job.k);
   Shape best{1, 0, {}};
   int most = 0;
@@ -144,7 +141,7 @@ Shape many_rows_shape(const DeviceLimits& limits, const Job& job) {
     if (blocks > 1 && blocks * (layout.bytes() + kReservedBytes) > limits.shared_bytes_each) {
       break;
     }
-    const int warps = ceil_div(tiles, ceil_div(tiles, std::min(kMostWarps, warps_each / blocks)));
+    const int warps = divide_up(tiles, divide_up(tiles, std::min(kMostWarps, warps_each / blocks)));
     if (blocks * warps <= most) continue;
     most = blocks * warps;
     best.warps = warps;

@@ -1,12 +1,12 @@
 #include "micromix/kernels/cuda/rows.h"
 
 #include "micromix/kernels/cuda/device.h"
+#include "micromix/kernels/cuda/host_device.h"
 
 namespace micromix::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarp = 32;
 constexpr int kWarps = 4;  // vectors of a block of place_heads
 
 int blocks_of(int64_t count, int64_t each) {
