@@ -80,24 +80,16 @@ struct CudaNorm final : Norm {
   DeviceArray<float> device;  // the gain
 };
 
+template <typename Weight>
 struct MixedLinear final : Linear {
   MixedLinear(const MixedWeight& of, cudaStream_t stream) : weight(of, stream) {}
   int64_t n() const override { return weight.n(); }
   int64_t k() const override { return weight.k(); }
 
-  cuda::PackedWeight weight;
+  Weight weight;
 };
-
-struct BlockScaledLinear final : Linear {
-  BlockScaledLinear(const MixedWeight& of, cudaStream_t stream) : weight(of, stream), k_(of.k) {}
-  int64_t n() const override { return weight.view().n; }
-  int64_t k() const override { return k_; }
-
-  cuda::block_scaled::Weight weight;
-
- private:
-  int64_t k_;
-};
+using ExactLinear = MixedLinear<cuda::PackedWeight>;
+using BlockScaledLinear = MixedLinear<cuda::block_scaled::Weight>;
 
 struct CudaInput final : Input {
   int64_t m = 0;
@@ -181,7 +173,7 @@ class CudaBackend final : public Backend {
   }
   std::unique_ptr<Linear> prepare(const MixedWeight& weight, const InputPlan& plan) const override {
     if (takes_codes(plan, products_)) return std::make_unique<BlockScaledLinear>(weight, stream_);
-    return std::make_unique<MixedLinear>(weight, stream_);
+    return std::make_unique<ExactLinear>(weight, stream_);
   }
   std::unique_ptr<Plan> prepare(InputPlan plan) const override {
     return std::make_unique<CudaPlan>(std::move(plan), products_);
@@ -322,7 +314,7 @@ class CudaBackend final : public Backend {
       cuda::block_scaled::multiply(scaled->weight, input.codes.view(), results, stream_,
                                    instructions_);
     } else {
-      cuda::multiply(static_cast<const MixedLinear&>(linear).weight, input.exact, results,
+      cuda::multiply(static_cast<const ExactLinear&>(linear).weight, input.exact, results,
                      product_workspace_, stream_);
     }
     if (widens) cuda::widen(size, results, y.floats(), stream_);

@@ -20,6 +20,7 @@
 
 #include "micromix/kernels/cuda/activations.h"
 #include "micromix/kernels/cuda/host_device.h"
+#include "micromix/kernels/cuda/weight_segments.h"
 #include "micromix/mx/format.h"
 
 namespace micromix::kernels::cuda {
@@ -97,20 +98,9 @@ MICROMIX_HOST_DEVICE constexpr int scale_byte(int row, int block) {
 }
 
 // A packed weight as kernels see it. By value.
-struct WeightView {
-  struct Segment {
-    mx::Format format;
-    int32_t first_chunk;
-    int32_t chunks;
-    int32_t channels;  // without padding
-    int64_t offset;    // of its first record in a panel
-  };
+struct WeightView : WeightSegments {
   int64_t n;
   int32_t panels;
-  int32_t chunks;
-  int32_t segment_count;
-  Segment segments[kMostSegments];
-  int64_t panel_bytes;
   const uint8_t* records;  // [panels][panel_bytes]
   // A row's power of two, which its scales leave out; NaN for rows with a NaN; 0 for rows that come
   // from the oracle.

@@ -1,7 +1,6 @@
 #include "micromix/kernels/cuda/packed_weight.h"
 
 #include <climits>
-#include <string>
 #include <vector>
 
 #include "micromix/kernels/cuda/stored_segment.cuh"
@@ -129,23 +128,12 @@ __global__ void fill_records(WeightView view, int index, StoredSegment stored,
   record[code_bytes(format) + scale_byte(row, block)] = scale;
 }
 
-// The layout of a weight's segments; everything but pointers.
+// Everything but pointers.
 WeightView lay_out(const MixedWeight& weight) {
-  if (weight.segments.size() > kMostSegments) {
-    fail("a weight of " + std::to_string(weight.segments.size()) + " segments; at most " +
-         std::to_string(kMostSegments) + " are supported");
-  }
   WeightView view{};
+  static_cast<WeightSegments&>(view) = lay_out_segments(weight, record_bytes);
   view.n = weight.n;
   view.panels = static_cast<int32_t>((weight.n + kPanel - 1) / kPanel);
-  for (const WeightSegment& segment : weight.segments) {
-    const auto chunks = static_cast<int32_t>((segment.channels + kChunk - 1) / kChunk);
-    view.segments[view.segment_count++] = {segment.format, view.chunks, chunks,
-                                           static_cast<int32_t>(segment.channels),
-                                           view.panel_bytes};
-    view.chunks += chunks;
-    view.panel_bytes += int64_t{chunks} * record_bytes(segment.format);
-  }
   return view;
 }
 
@@ -164,15 +152,7 @@ PackedWeight::PackedWeight(const MixedWeight& weight, cudaStream_t stream)
     bias_.assign({weight.bias.data(), weight.bias.size()});
     view_.bias = bias_.data();
   }
-  std::vector<DeviceArray<uint8_t>> staged;
-  std::vector<StoredSegment> stored;
-  for (const WeightSegment& segment : weight.segments) {
-    const auto& codes = staged.emplace_back(segment.codes);
-    const uint8_t* const on_device = codes.data();
-    const auto& scales = staged.emplace_back(segment.scales);
-    stored.push_back(
-        {segment.format, bits_of(segment.format), segment.channels, on_device, scales.data()});
-  }
+  const StoredSegments stored(weight);
   DeviceArray<RowScales> rows(n);
   begin_rows<<<grid_of(n), kThreads, 0, stream>>>(n, rows.data());
   for (const StoredSegment& segment : stored) {

@@ -1,8 +1,14 @@
-// A segment of a weight in device memory as a checkpoint stores it.
+// A weight in device memory as a checkpoint stores it, to be put in the order that kernels want.
+// For CUDA sources.
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
+#include "micromix/kernels/cuda/device.h"
+#include "micromix/kernels/cuda/weight_segments.h"
+#include "micromix/kernels/linear.h"
 #include "micromix/mx/format.h"
 #include "micromix/mx/scale.h"
 
@@ -29,5 +35,44 @@ struct StoredSegment {
     return scales[row * blocks() + block];
   }
 };
+
+// The segments of WEIGHT, copied. The bytes stay as long as this.
+class StoredSegments {
+ public:
+  explicit StoredSegments(const MixedWeight& weight) {
+    for (const WeightSegment& segment : weight.segments) {
+      const uint8_t* const codes = memory_.emplace_back(segment.codes).data();
+      const uint8_t* const scales = memory_.emplace_back(segment.scales).data();
+      segments_.push_back(
+          {segment.format, bits_of(segment.format), segment.channels, codes, scales});
+    }
+  }
+  const StoredSegment& operator[](int i) const { return segments_[i]; }
+  auto begin() const { return segments_.begin(); }
+  auto end() const { return segments_.end(); }
+
+ private:
+  std::vector<DeviceArray<uint8_t>> memory_;
+  std::vector<StoredSegment> segments_;
+};
+
+// Records of RECORD_BYTES(format) for the segments of WEIGHT, which at most kMostSegments may be.
+inline WeightSegments lay_out_segments(const MixedWeight& weight,
+                                       int (*record_bytes)(mx::Format format)) {
+  if (weight.segments.size() > kMostSegments) {
+    fail("a weight of " + std::to_string(weight.segments.size()) + " segments; at most " +
+         std::to_string(kMostSegments) + " are supported");
+  }
+  WeightSegments laid{};
+  for (const WeightSegment& segment : weight.segments) {
+    const auto chunks = static_cast<int32_t>((segment.channels + kChunk - 1) / kChunk);
+    laid.segments[laid.segment_count++] = {segment.format, laid.chunks, chunks,
+                                           static_cast<int32_t>(segment.channels),
+                                           laid.panel_bytes};
+    laid.chunks += chunks;
+    laid.panel_bytes += int64_t{chunks} * record_bytes(segment.format);
+  }
+  return laid;
+}
 
 }  // namespace micromix::kernels::cuda

@@ -13,11 +13,11 @@
 
 #include "micromix/kernels/cuda/activations.h"
 #include "micromix/kernels/cuda/block_scaled/fragments.h"
+#include "micromix/kernels/cuda/weight_segments.h"
 #include "micromix/mx/format.h"
 
 namespace micromix::kernels::cuda::block_scaled {
 
-inline constexpr int kWarp = 32;
 inline constexpr int kRecordRows = kMmaRows;
 inline constexpr int kScaleBytes = kRecordRows * kBlocksPerChunk;
 
@@ -75,19 +75,9 @@ MICROMIX_HOST_DEVICE constexpr int fragment_word(mx::Format format, int block, i
 }
 
 // A weight as kernels see it. By value.
-struct WeightView {
-  struct Segment {
-    mx::Format format;
-    int32_t first_chunk;
-    int32_t chunks;
-    int64_t offset;  // of its first record in a panel
-  };
+struct WeightView : WeightSegments {
   int64_t n;
-  int32_t panels;  // of 16 rows, N padded
-  int32_t chunks;
-  int32_t segment_count;
-  Segment segments[kMostSegments];
-  int64_t panel_bytes;
+  int32_t panels;          // of 16 rows, N padded
   const uint8_t* records;  // [panels][panel_bytes]
   const float* bias;       // [n]; null: none
 };

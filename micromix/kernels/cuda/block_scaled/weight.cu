@@ -1,8 +1,5 @@
 #include "micromix/kernels/cuda/block_scaled/weight.h"
 
-#include <string>
-#include <vector>
-
 #include "micromix/kernels/cuda/stored_segment.cuh"
 
 namespace micromix::kernels::cuda::block_scaled {
@@ -82,39 +79,28 @@ __global__ void fill_records(WeightView view, int index, StoredSegment stored) {
   record[code_bytes(format) + lane] = source.scale(lane / kBlocksPerChunk, lane % kBlocksPerChunk);
 }
 
-// The layout of a weight's segments; everything but pointers.
+// Everything but pointers.
 WeightView lay_out(const MixedWeight& weight) {
-  if (weight.segments.size() > kMostSegments) {
-    fail("a weight of " + std::to_string(weight.segments.size()) + " segments; at most " +
-         std::to_string(kMostSegments) + " are supported");
-  }
   WeightView view{};
+  static_cast<WeightSegments&>(view) = lay_out_segments(weight, record_bytes);
   view.n = weight.n;
   view.panels = static_cast<int32_t>((weight.n + kRecordRows - 1) / kRecordRows);
-  for (const WeightSegment& segment : weight.segments) {
-    const auto chunks = static_cast<int32_t>((segment.channels + kChunk - 1) / kChunk);
-    view.segments[view.segment_count++] = {segment.format, view.chunks, chunks, view.panel_bytes};
-    view.chunks += chunks;
-    view.panel_bytes += int64_t{chunks} * record_bytes(segment.format);
-  }
   return view;
 }
 
 }  // namespace
 
-Weight::Weight(const MixedWeight& weight, cudaStream_t stream) : view_(lay_out(weight)) {
+Weight::Weight(const MixedWeight& weight, cudaStream_t stream)
+    : view_(lay_out(weight)), k_(weight.k) {
   view_.records = records_.resize(view_.panels * view_.panel_bytes);
   if (!weight.bias.empty()) {
     bias_.assign({weight.bias.data(), weight.bias.size()});
     view_.bias = bias_.data();
   }
-  std::vector<DeviceArray<uint8_t>> staged;  // until the kernels have read it
+  const StoredSegments stored(weight);
   for (int i = 0; i < view_.segment_count; ++i) {
-    const WeightSegment& segment = weight.segments[i];
-    const uint8_t* const codes = staged.emplace_back(segment.codes).data();
-    const uint8_t* const scales = staged.emplace_back(segment.scales).data();
-    fill_records<<<dim3(view_.panels, view_.segments[i].chunks), kWarp, 0, stream>>>(
-        view_, i, {segment.format, bits_of(segment.format), segment.channels, codes, scales});
+    const dim3 grid(view_.panels, view_.segments[i].chunks);
+    fill_records<<<grid, kWarp, 0, stream>>>(view_, i, stored[i]);
   }
   check(cudaGetLastError(), "packing a weight");
   check(cudaStreamSynchronize(stream), "packing a weight");

@@ -16,10 +16,13 @@ class Weight {
   Weight(const MixedWeight& weight, cudaStream_t stream);
 
   const WeightView& view() const { return view_; }
+  int64_t n() const { return view_.n; }
+  int64_t k() const { return k_; }
   int64_t bytes() const { return records_.bytes() + bias_.bytes(); }
 
  private:
   WeightView view_{};
+  int64_t k_ = 0;
   DeviceArray<uint8_t> records_;
   DeviceArray<float> bias_;
 };

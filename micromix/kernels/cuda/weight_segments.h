@@ -1,0 +1,25 @@
+// How the segments of a weight lie in device memory, whatever its records are: a panel is some rows
+// of it, its records, one a chunk of K, lie one after another.
+#pragma once
+
+#include <cstdint>
+
+#include "micromix/kernels/cuda/activations.h"
+
+namespace micromix::kernels::cuda {
+
+struct WeightSegments {
+  struct Segment {
+    mx::Format format;
+    int32_t first_chunk;
+    int32_t chunks;
+    int32_t channels;  // without padding
+    int64_t offset;    // of its first record in a panel
+  };
+  int32_t chunks;
+  int32_t segment_count;
+  Segment segments[kMostSegments];
+  int64_t panel_bytes;
+};
+
+}  // namespace micromix::kernels::cuda
