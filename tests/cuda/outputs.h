@@ -6,11 +6,27 @@
 #include <utility>
 #include <vector>
 
+#include <cuda_bf16.h>
+
+#include "micromix/kernels/cuda/device.h"
 #include "micromix/kernels/reference/oracle.h"
 #include "tests/kernels/random_linear.h"
 #include "tests/testing.h"
 
 namespace micromix::testing {
+
+// Y [m, n] as floats, of which MULTIPLY(y) writes on the default stream. Poisoned before, so that
+// an output nobody writes is NaN.
+template <typename Multiply>
+std::vector<float> outputs_of(int64_t m, int64_t n, const Multiply& multiply) {
+  const kernels::cuda::DeviceArray<__nv_bfloat16> y(m * n);
+  kernels::cuda::check(cudaMemset(y.data(), 0xFF, y.bytes()), "cudaMemset");
+  multiply(y.data());
+  kernels::cuda::check(cudaDeviceSynchronize(), "multiply");
+  std::vector<float> values;
+  for (const __nv_bfloat16 value : y.to_host()) values.push_back(__bfloat162float(value));
+  return values;
+}
 
 // All outputs where they are few, else 64 rows, 64 columns and where tiles meet.
 inline std::vector<std::pair<int64_t, int64_t>> outputs_to_check(Random& random, int64_t m,
