@@ -27,13 +27,12 @@ class CodeRowsMemory {
     return rows_;
   }
   const CodeRows& view() const { return rows_; }
-  int64_t bytes() const { return codes_.bytes() + scales_.bytes(); }
 
+ private:
   static int64_t segment_bytes(const PlanView::Segment& segment, int64_t m) {
     return (segment.channels + kChunk - 1) / kChunk * m * chunk_bytes(segment.format);
   }
 
- private:
   DeviceArray<uint8_t> codes_, scales_;
   CodeRows rows_{};
 };

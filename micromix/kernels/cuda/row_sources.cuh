@@ -132,9 +132,13 @@ __device__ inline void prefetch(const void* pointer, uint32_t bytes) {
 //   first_channel(step), second_channel(step)  of a step's two quads
 //   prefetch_constants(k)   what no kernel writes; one thread calls it
 //   copy(row, k, step, to)  begins to copy a step's inputs
-//   begin(row, k, steps, copied, partials, peers)  what the row needs as a whole; all threads call
-//   it constants(step, k)      what a step needs that no kernel writes read(row, k, step, copied)
-//   a step's inputs, after begin() finish(values, constants, begun)  as BF16, a quad in two words
+//   begin(row, k, steps, copied, partials, peers)
+//                           what the row needs as a whole; all threads call it
+//   constants(step, k)      what a step needs that no kernel writes
+//   read(row, k, step, copied)
+//                           a step's inputs, after begin()
+//   finish(values, constants, begun)
+//                           as BF16, a quad in two words
 
 // What sources have in common whose channels do not depend on each other.
 struct ChannelwiseSource {
