@@ -1,6 +1,7 @@
-// bench_linear_cuda: the mixed linear's product on this GPU against cuBLASLt's in FP8 and BF16, of
+// bench_linear_cuda: the mixed linear's products on this GPU against cuBLASLt's in FP8 and BF16, of
 // the same shapes, in turn in one run. Every product is checked before it is timed. Exit codes: 0
 // done, 1 a product is wrong or there is no GPU, 2 bad usage.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,14 +18,22 @@
 #include "bench/program.h"
 #include "micromix/base/error.h"
 #include "micromix/base/file.h"
+#include "micromix/kernels/cuda/backend.h"
+#include "micromix/kernels/cuda/block_scaled/product.h"
 #include "micromix/mx/format.h"
 
 namespace micromix::bench {
 namespace {
 
+namespace block_scaled = kernels::cuda::block_scaled;
+using kernels::CudaProducts;
+
 constexpr double kGraphSeconds = 1.5e-3;
 
+const std::vector<CudaProducts> kProducts = {CudaProducts::kExact, CudaProducts::kBlockScaled};
+
 struct Options {
+  std::vector<std::string> products;  // none: those that the GPU has instructions for
   std::vector<std::string> plans = cuda_plan_names();
   std::vector<std::string> shapes = {"llama-3.1-8b", "qwen2.5-32b"};
   std::vector<int64_t> m = {1, 8, 16, 32, 64, 128, 512, 2048, 8192};
@@ -36,7 +45,7 @@ struct Options {
 struct ShapeWeights {
   CudaShape shape;
   RotatedRows fp8, bf16;
-  std::vector<std::unique_ptr<MixedCudaWeight>> mixed;  // one a plan
+  std::vector<std::unique_ptr<MixedCudaWeight>> mixed;  // one a product and plan
 };
 
 class Bench {
@@ -45,6 +54,9 @@ class Bench {
 
   void run(const std::vector<CudaShape>& shapes) {
     print_gpu(gpu_, options_.rounds);
+    if (is_run(CudaProducts::kBlockScaled) && !block_scaled::native_instructions_work()) {
+      fmt::print("          block-scaled products are emulated here: their times mean nothing\n");
+    }
     for (const CudaShape& shape : shapes) weights_.push_back(make_weights(shape));
     std::vector<CudaResult> results;
     for (int64_t m : options_.m) {
@@ -55,6 +67,13 @@ class Bench {
   }
 
  private:
+  bool is_run(CudaProducts product) const {
+    if (options_.products.empty()) {
+      return product == CudaProducts::kExact || block_scaled::native_instructions_work();
+    }
+    return std::ranges::count(options_.products, product_name(product)) > 0;
+  }
+
   ShapeWeights make_weights(const CudaShape& shape) {
     using Type = NormalMatrix::Type;
     ShapeWeights weights = {
@@ -62,9 +81,12 @@ class Bench {
         RotatedRows(weight_values_, Type::kE4M3, shape.n, shape.k, gpu_.l2_bytes),
         RotatedRows(weight_values_, Type::kBF16, shape.n, shape.k, gpu_.l2_bytes),
         {}};
-    for (const std::string& plan : options_.plans) {
-      weights.mixed.push_back(
-          std::make_unique<MixedCudaWeight>(plan, shape, gpu_.l2_bytes, stream_));
+    for (CudaProducts product : kProducts) {
+      if (!is_run(product)) continue;
+      for (const std::string& plan : options_.plans) {
+        weights.mixed.push_back(
+            std::make_unique<MixedCudaWeight>(plan, product, shape, gpu_.l2_bytes, stream_));
+      }
     }
     return weights;
   }
@@ -78,7 +100,7 @@ class Bench {
     __nv_bfloat16* y = y_.resize(rows * weights.shape.n);
 
     CudaResult result = {weights.shape, m, {}, {}};
-    std::vector<TimedLaunches> turns;  // cuBLASLt's, then each plan's two
+    std::vector<TimedLaunches> turns;  // cuBLASLt's, then each own product's two
     for (CublasLtType type : kCublasLtTypes) {
       const bool is_bf16 = type == CublasLtType::kBF16;
       const RotatedRows& weight = is_bf16 ? weights.bf16 : weights.fp8;
@@ -98,7 +120,12 @@ class Bench {
       for (bool overlap : {false, true}) {
         add_turn(turns, weight->copies(), [&](int64_t copy) { own.multiply(copy, overlap); });
       }
-      result.own.push_back({weight->plan_name(), weight->bytes(), weight->copies(), {}, {}});
+      result.own.push_back({product_name(weight->product()),
+                            weight->plan_name(),
+                            weight->bytes(),
+                            weight->copies(),
+                            {},
+                            {}});
     }
     run_interleaved(turns, options_.rounds);
 
@@ -152,6 +179,13 @@ std::vector<CudaShape> parse_shapes(const std::vector<std::string>& texts) {
 
 void add_options(CLI::App& app, Options& options) {
   app.get_formatter()->column_width(24);
+  std::vector<std::string> products;
+  for (CudaProducts product : kProducts) products.push_back(product_name(product));
+  app.add_option("--products", options.products,
+                 "The own kernels; block-scaled is emulated, slowly, where the GPU lacks it")
+      ->option_text("LIST [exact, and block-scaled where the GPU has it]")
+      ->delimiter(',')
+      ->check(CLI::IsMember(products));
   app.add_option("--plans", options.plans, "Formats of weight and activation")
       ->option_text(list_text(options.plans))
       ->delimiter(',')
@@ -174,7 +208,7 @@ void add_options(CLI::App& app, Options& options) {
 }  // namespace micromix::bench
 
 int main(int argc, char** argv) {
-  CLI::App app("The mixed linear's product against cuBLASLt's, interleaved, on this GPU.",
+  CLI::App app("The mixed linear's products against cuBLASLt's, interleaved, on this GPU.",
                "bench_linear_cuda");
   micromix::bench::Options options;
   micromix::bench::add_options(app, options);

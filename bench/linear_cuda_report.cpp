@@ -27,38 +27,38 @@ double share_of_bf16(const CudaResult& result, const CudaOwnRounds& own) {
 
 // How many times faster than the first peer, over the shapes of Llama-3.1-8B.
 struct Mean {
-  std::string plan;
+  std::string product, plan;
   double plain, overlap;
 };
 
-std::optional<Mean> mean(int64_t m, size_t plan, const std::vector<CudaResult>& results) {
+std::optional<Mean> mean(int64_t m, size_t contender, const std::vector<CudaResult>& results) {
   constexpr int kShapes = 4;
   int shapes = 0;
   double plain = 0, overlap = 0;
-  std::string plan_name;
   for (const CudaResult& result : results) {
     if (result.m != m || !result.shape.name.starts_with("llama-3.1-8b/")) continue;
-    const CudaOwnRounds& own = result.own[plan];
+    const CudaOwnRounds& own = result.own[contender];
     const std::vector<double>& peer = result.peers.front().seconds;
     ++shapes;
-    plan_name = own.plan;
     plain += std::log(median_ratio(peer, own.seconds));
     overlap += std::log(median_ratio(peer, own.overlap_seconds));
   }
   if (shapes != kShapes) return std::nullopt;
-  return Mean{plan_name, std::exp(plain / shapes), std::exp(overlap / shapes)};
+  const CudaOwnRounds& own = results.front().own[contender];
+  return Mean{own.product, own.plan, std::exp(plain / shapes), std::exp(overlap / shapes)};
 }
 
 std::vector<Mean> means(int64_t m, const std::vector<CudaResult>& results) {
   std::vector<Mean> all;
-  for (size_t plan = 0; plan < results.front().own.size(); ++plan) {
-    if (const auto each = mean(m, plan, results)) all.push_back(*each);
+  for (size_t contender = 0; contender < results.front().own.size(); ++contender) {
+    if (const auto each = mean(m, contender, results)) all.push_back(*each);
   }
   return all;
 }
 
 void print_head(const CudaResult& result) {
-  fmt::print("{:<20} {:>11} {:<6} {:>8} {:>8}", "linear", "NxK", "plan", "own us", "PDL us");
+  fmt::print("{:<20} {:>11} {:<12} {:<6} {:>8} {:>8}", "linear", "NxK", "product", "plan", "own us",
+             "PDL us");
   for (const CudaPeerRounds& peer : result.peers) fmt::print(" {:>11}", peer.name + " us");
   fmt::print(" {:>13}", result.peers.front().name + "/own");
   for (const CudaPeerRounds& peer : result.peers) fmt::print(" {:>12}", peer.name + "/PDL");
@@ -67,8 +67,8 @@ void print_head(const CudaResult& result) {
 
 void print_row(const CudaResult& result, const CudaOwnRounds& own) {
   const double seconds = median(own.overlap_seconds);
-  fmt::print("{:<20} {:>11} {:<6} {:>8.2f} {:>8.2f}", result.shape.name,
-             fmt::format("{}x{}", result.shape.n, result.shape.k), own.plan,
+  fmt::print("{:<20} {:>11} {:<12} {:<6} {:>8.2f} {:>8.2f}", result.shape.name,
+             fmt::format("{}x{}", result.shape.n, result.shape.k), own.product, own.plan,
              median(own.seconds) * kMicro, seconds * kMicro);
   for (const CudaPeerRounds& peer : result.peers) {
     fmt::print(" {:>11.2f}", median(peer.seconds) * kMicro);
@@ -109,8 +109,9 @@ void print_table(int64_t m, const std::vector<CudaResult>& results) {
     for (const CudaOwnRounds& own : result.own) print_row(result, own);
   }
   for (const Mean& each : means(m, results)) {
-    fmt::print("geometric mean, llama-3.1-8b, {:<6} {}/own {:.3f}, /PDL {:.3f}\n", each.plan,
-               results.front().peers.front().name, each.plain, each.overlap);
+    fmt::print("geometric mean, llama-3.1-8b, {:<12} {:<6} {}/own {:.3f}, /PDL {:.3f}\n",
+               each.product, each.plan, results.front().peers.front().name, each.plain,
+               each.overlap);
   }
   std::fflush(stdout);
 }
@@ -128,7 +129,7 @@ Json to_json(const Gpu& gpu) {
 Json to_json(const CudaResult& result) {
   Json json = {{"linear", result.shape.name}, {"n", result.shape.n},
                {"k", result.shape.k},         {"m", result.m},
-               {"cublaslt", Json::object()},  {"own", Json::object()}};
+               {"cublaslt", Json::object()},  {"own", Json::array()}};
   for (const CudaPeerRounds& peer : result.peers) {
     json["cublaslt"][peer.name] = {{"algorithm", peer.algorithm},
                                    {"algorithms_tried", peer.algorithms_tried},
@@ -137,18 +138,20 @@ Json to_json(const CudaResult& result) {
                                    {"median_seconds", median(peer.seconds)}};
   }
   for (const CudaOwnRounds& own : result.own) {
-    Json& entry = json["own"][own.plan];
-    entry = {{"weight_bytes", own.weight_bytes},
-             {"share_of_bf16", share_of_bf16(result, own)},
-             {"copies", own.copies},
-             {"seconds", own.seconds},
-             {"median_seconds", median(own.seconds)},
-             {"overlap_seconds", own.overlap_seconds},
-             {"median_overlap_seconds", median(own.overlap_seconds)}};
+    Json entry = {{"product", own.product},
+                  {"plan", own.plan},
+                  {"weight_bytes", own.weight_bytes},
+                  {"share_of_bf16", share_of_bf16(result, own)},
+                  {"copies", own.copies},
+                  {"seconds", own.seconds},
+                  {"median_seconds", median(own.seconds)},
+                  {"overlap_seconds", own.overlap_seconds},
+                  {"median_overlap_seconds", median(own.overlap_seconds)}};
     for (const CudaPeerRounds& peer : result.peers) {
       entry["ratio"][peer.name] = median_ratio(peer.seconds, own.seconds);
       entry["overlap_ratio"][peer.name] = median_ratio(peer.seconds, own.overlap_seconds);
     }
+    json["own"].push_back(std::move(entry));
   }
   return json;
 }
@@ -161,6 +164,7 @@ Json means_to_json(const std::vector<CudaResult>& results) {
     last = result.m;
     for (const Mean& each : means(result.m, results)) {
       json.push_back({{"m", result.m},
+                      {"product", each.product},
                       {"plan", each.plan},
                       {"ratio", each.plain},
                       {"overlap_ratio", each.overlap}});

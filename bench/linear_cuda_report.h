@@ -20,6 +20,7 @@ struct CudaPeerRounds {
   std::vector<double> seconds;
 };
 struct CudaOwnRounds {
+  std::string product;  // "exact", "block-scaled"
   std::string plan;
   int64_t weight_bytes;  // a copy, on the GPU
   int64_t copies;
@@ -37,12 +38,14 @@ struct CudaResult {
 
 void print_gpu(const Gpu& gpu, int rounds);
 
-// A line a plan and shape; with all shapes of Llama-3.1-8B, the geometric means over them too.
+// A line an own product, plan and shape; with all shapes of Llama-3.1-8B, the geometric means over
+// them too.
 void print_table(int64_t m, const std::vector<CudaResult>& results);
 
 Json to_json(const Gpu& gpu);
 Json to_json(const CudaResult& result);
-// Geometric means of the first peer's time over our own by M and plan, over Llama-3.1-8B's shapes.
+// Geometric means of the first peer's time over our own by M, product and plan, over Llama-3.1-8B's
+// shapes.
 Json means_to_json(const std::vector<CudaResult>& results);
 
 }  // namespace micromix::bench

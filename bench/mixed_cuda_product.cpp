@@ -16,43 +16,62 @@
 namespace micromix::bench {
 
 namespace cuda = kernels::cuda;
+namespace block_scaled = kernels::cuda::block_scaled;
+using kernels::CudaProducts;
 
-MixedCudaWeight::MixedCudaWeight(const std::string& plan, const CudaShape& shape, int64_t l2_bytes,
-                                 cudaStream_t stream)
+std::string product_name(CudaProducts product) {
+  return product == CudaProducts::kExact ? "exact" : "block-scaled";
+}
+
+MixedCudaWeight::MixedCudaWeight(const std::string& plan, CudaProducts product,
+                                 const CudaShape& shape, int64_t l2_bytes, cudaStream_t stream)
     : plan_name_(plan),
+      product_(product),
       host_(random_weight(shape.n, cuda_segments(plan, shape), 3)),
       plan_(random_plan(cuda_segments(plan, shape), 1)),
       device_plan_(plan_) {
   do {
-    copies_.emplace_back(host_.weight, stream);
+    if (product == CudaProducts::kExact) {
+      exact_.emplace_back(host_.weight, stream);
+    } else {
+      block_scaled_.emplace_back(host_.weight, stream);
+    }
   } while (copies() < cold_copies(bytes(), l2_bytes));
   cuda::check(cudaDeviceSynchronize(), "pack");  // the plan's copy too
 }
 
 MixedCudaProduct::MixedCudaProduct(const MixedCudaWeight& weight, const DeviceRows& x, int64_t m,
                                    __nv_bfloat16* y, cudaStream_t stream)
-    : weight_(weight),
-      x_(x),
-      m_(m),
-      y_(y),
-      stream_(stream),
-      values_(int64_t{weight.plan_view().blocks} * m * mx::kBlockSize),
-      shifts_(int64_t{weight.plan_view().blocks} * m),
-      special_(m),
-      rows_{m, values_.data(), shifts_.data(), special_.data()} {
+    : weight_(weight), x_(x), m_(m), y_(y), stream_(stream) {
   quantize();
 }
 
 void MixedCudaProduct::quantize() {
+  const cuda::PlanView& plan = weight_.plan_view();
   cuda::QuantizedOutputs outputs;
-  outputs.exact = &rows_;
+  if (weight_.product() == CudaProducts::kExact) {
+    const int64_t blocks = int64_t{plan.blocks} * m_;
+    rows_ = {m_, values_.resize(blocks * mx::kBlockSize), shifts_.resize(blocks),
+             special_.resize(m_)};
+    outputs.exact = &rows_;
+  } else {
+    instructions_ = block_scaled::native_instructions_work()
+                        ? block_scaled::Instructions::kNative
+                        : block_scaled::Instructions::kEmulated;
+    outputs.codes = &codes_.resize(plan, m_);
+  }
   const cuda::PlainRows source = {static_cast<const __nv_bfloat16*>(x_.data())};
-  cuda::quantize(weight_.plan_view(), m_, source, outputs, stream_);
+  cuda::quantize(plan, m_, source, outputs, stream_);
   cuda::check(cudaStreamSynchronize(stream_), "quantize");
 }
 
 void MixedCudaProduct::multiply(int64_t copy, bool overlap) {
-  cuda::multiply(weight_.copy(copy), rows_, y_, workspace_, stream_, overlap);
+  if (weight_.product() == CudaProducts::kExact) {
+    cuda::multiply(weight_.exact(copy), rows_, y_, workspace_, stream_, overlap);
+  } else {
+    block_scaled::multiply(weight_.block_scaled(copy), codes_.view(), y_, stream_, instructions_,
+                           overlap);
+  }
 }
 
 void MixedCudaProduct::check() {
@@ -97,7 +116,9 @@ void MixedCudaProduct::check_outputs(std::span<const uint16_t> y) const {
   }
   const auto quantized = kernels::quantize_rows(weight_.plan(), count, x.data());
 
-  const int64_t additions = cuda::product_additions(k);
+  const int64_t additions = weight_.product() == CudaProducts::kExact
+                                ? cuda::product_additions(k)
+                                : block_scaled::product_additions(k);
   for (int i = 0; i < kOutputs; ++i) {
     const int64_t row = i % count;
     const int64_t column = i == 0 ? n - 1 : static_cast<int64_t>(random() % n);
@@ -112,8 +133,8 @@ void MixedCudaProduct::check_outputs(std::span<const uint16_t> y) const {
 }
 
 std::string MixedCudaProduct::where() const {
-  return fmt::format("{}, m {}, n {}, k {}", weight_.plan_name(), m_, weight_.host().n,
-                     weight_.host().k);
+  return fmt::format("{} {}, m {}, n {}, k {}", product_name(weight_.product()),
+                     weight_.plan_name(), m_, weight_.host().n, weight_.host().k);
 }
 
 }  // namespace micromix::bench

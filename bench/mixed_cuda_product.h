@@ -1,4 +1,4 @@
-// The own product on a GPU, as benchmarks time it.
+// The own products on a GPU, as benchmarks time them.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,9 @@
 #include "bench/cuda_cases.h"
 #include "bench/cuda_rows.h"
 #include "bench/random_weights.h"
+#include "micromix/kernels/cuda/backend.h"
+#include "micromix/kernels/cuda/block_scaled/product.h"
+#include "micromix/kernels/cuda/code_rows.h"
 #include "micromix/kernels/cuda/device.h"
 #include "micromix/kernels/cuda/device_plan.h"
 #include "micromix/kernels/cuda/packed_weight.h"
@@ -20,27 +23,40 @@
 
 namespace micromix::bench {
 
-// A random weight of one plan in as many copies as keep it out of the L2 cache, and the random plan
-// of its inputs.
+// "exact", "block-scaled".
+std::string product_name(kernels::CudaProducts product);
+
+// A random weight of one plan, prepared for one of the products, in as many copies as keep it out
+// of the L2 cache; and the random plan of its inputs.
 class MixedCudaWeight {
  public:
-  MixedCudaWeight(const std::string& plan, const CudaShape& shape, int64_t l2_bytes,
-                  cudaStream_t stream);
+  MixedCudaWeight(const std::string& plan, kernels::CudaProducts product, const CudaShape& shape,
+                  int64_t l2_bytes, cudaStream_t stream);
 
   const std::string& plan_name() const { return plan_name_; }
+  kernels::CudaProducts product() const { return product_; }
   const kernels::InputPlan& plan() const { return plan_; }
   const kernels::cuda::PlanView& plan_view() const { return device_plan_.view(); }
   const kernels::MixedWeight& host() const { return host_.weight; }
-  const kernels::cuda::PackedWeight& copy(int64_t i) const { return copies_[i]; }
-  int64_t copies() const { return static_cast<int64_t>(copies_.size()); }
-  int64_t bytes() const { return copies_.front().bytes(); }  // on the GPU, a copy
+  // Of those that the product takes.
+  const kernels::cuda::PackedWeight& exact(int64_t copy) const { return exact_[copy]; }
+  const kernels::cuda::block_scaled::Weight& block_scaled(int64_t copy) const {
+    return block_scaled_[copy];
+  }
+  int64_t copies() const { return static_cast<int64_t>(exact_.size() + block_scaled_.size()); }
+  int64_t bytes() const {  // on the GPU, a copy
+    return exact_.empty() ? block_scaled_.front().bytes() : exact_.front().bytes();
+  }
 
  private:
   std::string plan_name_;
+  kernels::CudaProducts product_;
   RandomWeight host_;
   kernels::InputPlan plan_;
   kernels::cuda::DevicePlan device_plan_;
-  std::vector<kernels::cuda::PackedWeight> copies_;
+  // One of them is empty.
+  std::vector<kernels::cuda::PackedWeight> exact_;
+  std::vector<kernels::cuda::block_scaled::Weight> block_scaled_;
 };
 
 class MixedCudaProduct {
@@ -69,11 +85,15 @@ class MixedCudaProduct {
   int64_t m_;
   __nv_bfloat16* y_;
   cudaStream_t stream_;
+  // The exact product's.
   kernels::cuda::DeviceArray<__nv_bfloat16> values_;
   kernels::cuda::DeviceArray<int8_t> shifts_;
   kernels::cuda::DeviceArray<uint8_t> special_;
-  kernels::cuda::ExactRows rows_;
+  kernels::cuda::ExactRows rows_{};
   kernels::cuda::Workspace workspace_;
+  // The block-scaled product's.
+  kernels::cuda::CodeRowsMemory codes_;
+  kernels::cuda::block_scaled::Instructions instructions_{};
 };
 
 }  // namespace micromix::bench
