@@ -1,13 +1,17 @@
 #include "common.h"
 
+#include <charconv>
 #include <cmath>
 #include <cstring>
+#include <optional>
+#include <string_view>
 
 #include <fmt/format.h>
 #include <omp.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include "micromix/base/error.h"
 #include "micromix/base/file.h"
 #include "micromix/kernels/cpu/backend.h"
 #include "micromix/kernels/cuda/backend.h"
@@ -55,17 +59,39 @@ void add_threads(CLI::App& command) {
       ->check(CLI::Range(1, 4096));
 }
 
+namespace {
+
+// N of cuda:N.
+std::optional<int> gpu_index(std::string_view device) {
+  constexpr std::string_view kPrefix = "cuda:";
+  if (!device.starts_with(kPrefix)) return std::nullopt;
+  const char* const end = device.data() + device.size();
+  int index = -1;
+  const auto [stop, error] = std::from_chars(device.data() + kPrefix.size(), end, index);
+  if (error != std::errc{} || stop != end || index < 0) return std::nullopt;
+  return index;
+}
+
+std::string check_device(const std::string& device) {
+  if (device == "cpu" || device == "cuda" || device == "reference" || gpu_index(device)) return "";
+  return fmt::format("found '{}', expected cpu, cuda, cuda:N or reference", one_line(device));
+}
+
+}  // namespace
+
 void add_device(CLI::App& command, std::string& device) {
   command
-      .add_option("--device", device,
-                  "Where the model runs: cpu (fast kernels), cuda (an NVIDIA GPU, sm_80 or newer), "
-                  "reference (FP32, the oracle's twin)")
-      ->option_text("cpu|cuda|reference [cpu]")
-      ->check(CLI::IsMember({"cpu", "cuda", "reference"}));
+      .add_option(
+          "--device", device,
+          "Where the model runs: cpu (fast kernels), cuda or cuda:N (an NVIDIA GPU, sm_80 or "
+          "newer, as micromix devices counts), reference (FP32, the oracle's twin)")
+      ->option_text("cpu|cuda|cuda:N|reference [cpu]")
+      ->check(check_device);
 }
 
 const kernels::Backend& backend_of(const std::string& device) {
-  if (device == "cuda") return kernels::cuda_backend();
+  if (const auto index = gpu_index(device)) kernels::choose_gpu(*index);
+  if (device.starts_with("cuda")) return kernels::cuda_backend();
   return device == "reference" ? kernels::reference_backend() : kernels::cpu_backend();
 }
 

@@ -3,13 +3,24 @@
 #include "micromix/kernels/cuda/backend.h"
 
 namespace micromix::kernels {
+namespace {
+
+[[noreturn]] void refuse() {
+  throw Error("this build has no CUDA: configure with -DMICROMIX_CUDA=ON");
+}
+
+}  // namespace
+
+void choose_gpu(int) {
+  refuse();
+}
 
 const Backend& cuda_backend(CudaProducts) {
-  return cuda_backend();
+  refuse();
 }
 
 const Backend& cuda_backend() {
-  throw Error("this build has no CUDA: configure with -DMICROMIX_CUDA=ON");
+  refuse();
 }
 
 }  // namespace micromix::kernels

@@ -70,7 +70,13 @@ TEST(Command, RunsOnTheKernelsAskedFor) {
   const auto unknown = run_command(eval, "MICROMIX_CPU=mmx");
   EXPECT_EQ(unknown.exit_code, 1);
   EXPECT_THAT(unknown.err, HasSubstr("MICROMIX_CPU: found 'mmx', expected one of: "));
-  EXPECT_EQ(run_command(eval + " --device tpu").exit_code, 2);
+  for (const std::string device :
+       {"tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:0x", "cuda:9999999999"}) {
+    EXPECT_EQ(run_command(eval + " --device " + device).exit_code, 2) << device;
+  }
+  const auto beyond = run_command(eval + " --device cuda:4096");
+  EXPECT_EQ(beyond.exit_code, 1);
+  EXPECT_THAT(beyond.err, HasSubstr("CUDA"));
   const auto on_gpu = run_command(eval + " --device cuda");
   if (on_gpu.exit_code != 0) {  // there is none
     EXPECT_EQ(on_gpu.exit_code, 1);

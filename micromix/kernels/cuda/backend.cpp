@@ -140,11 +140,15 @@ class CudaKeyValues final : public KeyValues {
   DeviceArray<__nv_bfloat16> keys_, values_;  // cuda::CacheView
 };
 
-// Throws Error where the current device cannot run this.
-void expect_usable_device() {
+void expect_a_gpu() {
   if (const std::string why = cuda::why_no_gpus(); !why.empty()) {
     throw Error("CUDA: no GPU: " + why);
   }
+}
+
+// Throws Error where the current device cannot run this.
+void expect_usable_device() {
+  expect_a_gpu();
   int device = 0;
   cuda::check(cudaGetDevice(&device), "cudaGetDevice");
   cudaDeviceProp properties{};
@@ -343,6 +347,16 @@ CudaProducts choose_products() {
 }
 
 }  // namespace
+
+void choose_gpu(int index) {
+  expect_a_gpu();
+  int count = 0;
+  cuda::check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  if (index >= count) {
+    throw Error(fmt::format("CUDA: found GPU {}, expected {} at most", index, count - 1));
+  }
+  cuda::check(cudaSetDevice(index), "cudaSetDevice");
+}
 
 const Backend& cuda_backend() {
   expect_usable_device();

@@ -14,6 +14,10 @@ enum class CudaProducts : uint8_t {
   kBlockScaled,  // cuda/block_scaled/product.h, emulated (slowly) where the GPU has no instructions
 };
 
+// Makes GPU INDEX, as cuda/devices.h counts, the current one of this thread, for whatever follows:
+// a process works on one. Throws Error where there is none of that index, or no CUDA.
+void choose_gpu(int index);
+
 // On the current device, with block-scaled products where it has them, or those that the
 // environment variable MICROMIX_CUDA_PRODUCTS names (exact, block-scaled). Throws Error where there
 // is no device, or it is older than sm_80 (Ampere), or the variable is something else, or this

@@ -57,7 +57,8 @@ Blas::~Blas() {
 // cuBLASLt's matrices are column-major, and so row-major ones transposed: it multiplies
 // Y^T [n, m] = W [n, k] X^T [k, m], where W and X^T are stored as [k, n] and [k, m].
 struct DenseLinear::Matmul {
-  Matmul(const DenseLinear& linear, int64_t m, cudaDataType_t type, const Blas& blas) {
+  Matmul(const DenseLinear& linear, int64_t m, cudaDataType_t type, const Blas& blas)
+      : Matmul() {  // whose descriptors are destroyed should this throw
     check(blas_api().matmul_desc_create(&matmul, CUBLAS_COMPUTE_32F, CUDA_R_32F), "descriptor");
     set(matmul, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
     if (linear.bias_.size() > 0) {
@@ -89,16 +90,19 @@ struct DenseLinear::Matmul {
     algorithm = found.algo;
   }
   ~Matmul() {
-    blas_api().matrix_layout_destroy(y);
-    blas_api().matrix_layout_destroy(x);
-    blas_api().matrix_layout_destroy(w);
-    blas_api().matmul_desc_destroy(matmul);
+    if (y != nullptr) blas_api().matrix_layout_destroy(y);
+    if (x != nullptr) blas_api().matrix_layout_destroy(x);
+    if (w != nullptr) blas_api().matrix_layout_destroy(w);
+    if (matmul != nullptr) blas_api().matmul_desc_destroy(matmul);
   }
   Matmul(const Matmul&) = delete;
 
   cublasLtMatmulDesc_t matmul = nullptr;
   cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
+
+ private:
+  Matmul() = default;
 };
 
 DenseLinear::DenseLinear(const DenseWeight& weight) : n_(weight.n), k_(weight.k) {

@@ -1,4 +1,4 @@
-// Launching kernels. For CUDA sources.
+// Launching kernels.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,17 @@ inline int divide_up(int64_t a, int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 
+// Lets KERNEL have as much dynamic shared memory as a block may.
+void allow_shared_memory(const void* kernel);
+
+// How many blocks of THREADS fit a multiprocessor at once, one at least.
+int blocks_per_processor(const void* kernel, int threads, int shared_bytes);
+
 // With SHARED_BYTES of dynamic shared memory. OVERLAP: programmatic dependent launch.
 template <typename... Arguments>
 void launch(void (*kernel)(Arguments...), dim3 blocks, int threads, int shared_bytes,
             cudaStream_t stream, bool overlap, Arguments... arguments) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
-        "cudaFuncSetAttribute");
+  allow_shared_memory(reinterpret_cast<const void*>(kernel));
   cudaLaunchConfig_t config{};
   config.gridDim = blocks;
   config.blockDim = dim3(threads);
@@ -30,17 +35,6 @@ void launch(void (*kernel)(Arguments...), dim3 blocks, int threads, int shared_b
   config.attrs = &attribute;
   config.numAttrs = overlap ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, arguments...), "multiplying");
-}
-
-// How many blocks of THREADS fit a multiprocessor at once, one at least.
-template <typename... Arguments>
-int blocks_per_processor(void (*kernel)(Arguments...), int threads, int shared_bytes) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
-        "cudaFuncSetAttribute");
-  int blocks = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes),
-        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  return blocks > 1 ? blocks : 1;
 }
 
 }  // namespace micromix::kernels::cuda

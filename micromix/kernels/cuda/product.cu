@@ -109,14 +109,16 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
   const TileGrid tiles = {divide_up(weight.n, kTileColumns), divide_up(x.m, kRows), kGroup,
                           slot_bytes};
   const int64_t count = int64_t{tiles.column_tiles} * tiles.row_tiles;
-  const int64_t slots = int64_t{device_limits().multiprocessors} *
-                        blocks_per_processor(&multiply_tiles<kRows>, kTileThreads, shared_bytes);
+  const auto kernel = &multiply_tiles<kRows>;
+  const int64_t slots =
+      int64_t{device_limits().multiprocessors} *
+      blocks_per_processor(reinterpret_cast<const void*>(kernel), kTileThreads, shared_bytes);
   const auto parts = static_cast<int>(
       std::clamp<int64_t>(slots / count, 1, std::max(1, weight.chunks / kLeastChunks)));
   const SplitK split =
       make_split(weight, workspace, parts, count, int64_t{kRows} * kTileColumns, stream);
-  launch(&multiply_tiles<kRows>, dim3(static_cast<unsigned>(count), parts), kTileThreads,
-         shared_bytes, stream, overlap, weight, x, y, split, tiles);
+  launch(kernel, dim3(static_cast<unsigned>(count), parts), kTileThreads, shared_bytes, stream,
+         overlap, weight, x, y, split, tiles);
 }
 
 }  // namespace

@@ -117,15 +117,9 @@ Shape few_rows_shape(const DeviceLimits& limits, const Job& job, bool clusters) 
 // How many warps a multiprocessor has registers for, by fours.
 template <typename Source>
 int most_warps_each() {
-  static const int warps = [] {
-    constexpr int kSome = 4;
-    int blocks = 0;
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, quantize_kernel<Source, NoPeers>,
-                                                        kSome * kWarp, 0),
-          "quantize");
-    return std::max(blocks, 1) * kSome;
-  }();
-  return warps;
+  constexpr int kSome = 4;
+  const auto kernel = quantize_kernel<Source, NoPeers>;
+  return kSome * blocks_per_processor(reinterpret_cast<const void*>(kernel), kSome * kWarp, 0);
 }
 
 // Else so many blocks share a multiprocessor as have the most warps together without one's tiles
@@ -154,23 +148,19 @@ template <typename Source, typename Peers>
 void launch_shape(const DeviceLimits& limits, const Job& job, const Source& source,
                   const Shape& shape, const Peers& peers, cudaStream_t stream) {
   const auto kernel = quantize_kernel<Source, Peers>;
-  // Always the same, as another thread may be between this and its launch.
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             limits.shared_bytes_block),
-        "quantize");
-  const auto shared = static_cast<size_t>(shape.layout.bytes());
+  const int shared_bytes = shape.layout.bytes();
   const int threads = shape.warps * kWarp;
   int64_t grid = job.m * shape.blocks_each;
   if (shape.blocks_each == 1 && grid > limits.multiprocessors) {
-    int blocks = 0;
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared),
-          "quantize");
-    grid = std::min<int64_t>(grid, int64_t{std::max(blocks, 1)} * limits.multiprocessors);
+    const int blocks =
+        blocks_per_processor(reinterpret_cast<const void*>(kernel), threads, shared_bytes);
+    grid = std::min<int64_t>(grid, int64_t{blocks} * limits.multiprocessors);
   }
+  allow_shared_memory(reinterpret_cast<const void*>(kernel));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(grid));
   config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = shared;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
