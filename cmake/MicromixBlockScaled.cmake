@@ -2,6 +2,9 @@
 # architecture that nvcc has since 12.9 and CMake 3.25 does not know. Code for sm_120 itself would do
 # without them, and must not lie beside it for the driver to choose from.
 set(block_scaled_code "")
+if(CMAKE_CUDA_ARCHITECTURES MATCHES "all|native")
+  message(FATAL_ERROR "MICROMIX_CUDA_ARCHITECTURES: found ${CMAKE_CUDA_ARCHITECTURES}, expected numbers such as 80-real;90;120")
+endif()
 if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.9)
   set(block_scaled_code --generate-code=arch=compute_120f,code=sm_120f)
   list(FILTER CMAKE_CUDA_ARCHITECTURES EXCLUDE REGEX "^12[0-9]")

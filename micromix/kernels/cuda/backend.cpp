@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdlib>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -140,6 +141,12 @@ class CudaKeyValues final : public KeyValues {
   DeviceArray<__nv_bfloat16> keys_, values_;  // cuda::CacheView
 };
 
+// The GPU that this process works on, once it does: what is known of kernels and limits is of it.
+std::optional<int>& gpu_in_use() {
+  static std::optional<int> index;
+  return index;
+}
+
 void expect_a_gpu() {
   if (const std::string why = cuda::why_no_gpus(); !why.empty()) {
     throw Error("CUDA: no GPU: " + why);
@@ -155,6 +162,7 @@ void expect_usable_device() {
   cuda::check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   const std::string problem = cuda::capability_problem(properties.major, properties.minor);
   if (!problem.empty()) throw Error(fmt::format("CUDA: {}: {}", properties.name, problem));
+  gpu_in_use() = device;
 }
 
 class CudaBackend final : public Backend {
@@ -354,6 +362,10 @@ void choose_gpu(int index) {
   cuda::check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
   if (index >= count) {
     throw Error(fmt::format("CUDA: found GPU {}, expected {} at most", index, count - 1));
+  }
+  if (gpu_in_use().value_or(index) != index) {
+    throw Error(
+        fmt::format("CUDA: found GPU {}, expected {}, which is in use", index, *gpu_in_use()));
   }
   cuda::check(cudaSetDevice(index), "cudaSetDevice");
 }

@@ -14,8 +14,9 @@ enum class CudaProducts : uint8_t {
   kBlockScaled,  // cuda/block_scaled/product.h, emulated (slowly) where the GPU has no instructions
 };
 
-// Makes GPU INDEX, as cuda/devices.h counts, the current one of this thread, for whatever follows:
-// a process works on one. Throws Error where there is none of that index, or no CUDA.
+// Makes GPU INDEX, as cuda/devices.h counts, the current one of this thread, for whatever follows.
+// Throws Error where there is none of that index, or no CUDA, or the process, which works on one,
+// works on another already.
 void choose_gpu(int index);
 
 // On the current device, with block-scaled products where it has them, or those that the

@@ -8,7 +8,7 @@
 namespace micromix::kernels::cuda {
 namespace {
 
-// What the driver said, which takes it longer than a launch: FIND(key) of each key once.
+// FIND() of each key once: it asks the driver, which takes longer than a launch.
 template <typename Key, typename Value, typename Find>
 Value remembered(std::map<Key, Value>& known, std::mutex& mutex, const Key& key, const Find& find) {
   const std::lock_guard lock(mutex);
