@@ -53,6 +53,12 @@ class Bench {
   explicit Bench(const Options& options) : options_(options), gpu_(measure_gpu(stream_)) {}
 
   void run(const std::vector<CudaShape>& shapes) {
+    if (is_run(CudaProducts::kBlockScaled) && gpu_.major < 9) {
+      throw Error(
+          fmt::format("--products block-scaled: found compute capability {}.{}, expected "
+                      "9.0 or later",
+                      gpu_.major, gpu_.minor));
+    }
     print_gpu(gpu_, options_.rounds);
     if (is_run(CudaProducts::kBlockScaled) && !block_scaled::native_instructions_work()) {
       fmt::print("          block-scaled products are emulated here: their times mean nothing\n");
