@@ -77,7 +77,7 @@ class Bench {
     if (options_.products.empty()) {
       return product == CudaProducts::kExact || block_scaled::native_instructions_work();
     }
-    return std::ranges::count(options_.products, product_name(product)) > 0;
+    return std::ranges::count(options_.products, name(product)) > 0;
   }
 
   ShapeWeights make_weights(const CudaShape& shape) {
@@ -126,7 +126,7 @@ class Bench {
       for (bool overlap : {false, true}) {
         add_turn(turns, weight->copies(), [&](int64_t copy) { own.multiply(copy, overlap); });
       }
-      result.own.push_back({product_name(weight->product()),
+      result.own.push_back({std::string(name(weight->product())),
                             weight->plan_name(),
                             weight->bytes(),
                             weight->copies(),
@@ -186,7 +186,7 @@ std::vector<CudaShape> parse_shapes(const std::vector<std::string>& texts) {
 void add_options(CLI::App& app, Options& options) {
   app.get_formatter()->column_width(24);
   std::vector<std::string> products;
-  for (CudaProducts product : kProducts) products.push_back(product_name(product));
+  for (CudaProducts product : kProducts) products.emplace_back(name(product));
   app.add_option("--products", options.products,
                  "The own kernels; block-scaled is emulated, slowly, where the GPU lacks it")
       ->option_text("LIST [exact, and block-scaled where the GPU has it]")

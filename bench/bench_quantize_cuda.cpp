@@ -22,6 +22,7 @@
 #include "micromix/base/json.h"
 #include "micromix/kernels/cuda/code_rows.h"
 #include "micromix/kernels/cuda/device_plan.h"
+#include "micromix/kernels/cuda/exact_rows.h"
 #include "micromix/kernels/cuda/quantize.h"
 #include "micromix/kernels/reference/oracle.h"
 #include "micromix/mx/bfloat16.h"
@@ -119,11 +120,8 @@ struct Buffers {
   PooledMatrix<float> gain;
   PooledMatrix<Bits> first, second;  // x or addend or gate; up
   PooledMatrix<float> residual;
-  DeviceArray<__nv_bfloat16> values = {};
-  DeviceArray<int8_t> shifts = {};
-  DeviceArray<uint8_t> special = {};
   kernels::cuda::CodeRowsMemory codes = {};
-  kernels::cuda::ExactRows exact{};
+  kernels::cuda::ExactRowsMemory exact = {};
 };
 
 class QuantizerCase {
@@ -147,7 +145,7 @@ class QuantizerCase {
     const Buffers& buffers = buffers_[copy];
     kernels::cuda::QuantizedOutputs outputs;
     if (output_ == Output::kExact) {
-      outputs.exact = &buffers.exact;
+      outputs.exact = &buffers.exact.view();
     } else {
       outputs.codes = &buffers.codes.view();
     }
@@ -227,9 +225,7 @@ class QuantizerCase {
                     {bf16_pool(), 300'000, source_ == Source::kSwiglu ? size : 1},
                     {float_pool(), 0, source_ == Source::kRmsNorm ? size : 1}};
     if (output_ == Output::kExact) {
-      buffers.exact = {m_, buffers.values.resize(values_written()),
-                       buffers.shifts.resize(values_written() / mx::kBlockSize),
-                       buffers.special.resize(m_)};
+      buffers.exact.resize(buffers.plan.view(), m_);
     } else {
       buffers.codes.resize(buffers.plan.view(), m_);
     }
@@ -273,7 +269,8 @@ class QuantizerCase {
   void check_exact(int64_t row, const kernels::QuantizedRows& expected) const {
     std::vector<Bits> found(blocks_ * mx::kBlockSize);
     constexpr size_t kBytes = mx::kBlockSize * sizeof(Bits);
-    check(cudaMemcpy2D(found.data(), kBytes, buffers_.front().values.data() + row * mx::kBlockSize,
+    check(cudaMemcpy2D(found.data(), kBytes,
+                       buffers_.front().exact.view().values + row * mx::kBlockSize,
                        static_cast<size_t>(m_) * kBytes, kBytes, static_cast<size_t>(blocks_),
                        cudaMemcpyDeviceToHost),
           "copy");

@@ -19,10 +19,6 @@ namespace cuda = kernels::cuda;
 namespace block_scaled = kernels::cuda::block_scaled;
 using kernels::CudaProducts;
 
-std::string product_name(CudaProducts product) {
-  return product == CudaProducts::kExact ? "exact" : "block-scaled";
-}
-
 MixedCudaWeight::MixedCudaWeight(const std::string& plan, CudaProducts product,
                                  const CudaShape& shape, int64_t l2_bytes, cudaStream_t stream)
     : plan_name_(plan),
@@ -50,14 +46,9 @@ void MixedCudaProduct::quantize() {
   const cuda::PlanView& plan = weight_.plan_view();
   cuda::QuantizedOutputs outputs;
   if (weight_.product() == CudaProducts::kExact) {
-    const int64_t blocks = int64_t{plan.blocks} * m_;
-    rows_ = {m_, values_.resize(blocks * mx::kBlockSize), shifts_.resize(blocks),
-             special_.resize(m_)};
-    outputs.exact = &rows_;
+    outputs.exact = &exact_.resize(plan, m_);
   } else {
-    instructions_ = block_scaled::native_instructions_work()
-                        ? block_scaled::Instructions::kNative
-                        : block_scaled::Instructions::kEmulated;
+    instructions_ = block_scaled::best_instructions();
     outputs.codes = &codes_.resize(plan, m_);
   }
   const cuda::PlainRows source = {static_cast<const __nv_bfloat16*>(x_.data())};
@@ -67,7 +58,7 @@ void MixedCudaProduct::quantize() {
 
 void MixedCudaProduct::multiply(int64_t copy, bool overlap) {
   if (weight_.product() == CudaProducts::kExact) {
-    cuda::multiply(weight_.exact(copy), rows_, y_, workspace_, stream_, overlap);
+    cuda::multiply(weight_.exact(copy), exact_.view(), y_, workspace_, stream_, overlap);
   } else {
     block_scaled::multiply(weight_.block_scaled(copy), codes_.view(), y_, stream_, instructions_,
                            overlap);
@@ -133,8 +124,8 @@ void MixedCudaProduct::check_outputs(std::span<const uint16_t> y) const {
 }
 
 std::string MixedCudaProduct::where() const {
-  return fmt::format("{} {}, m {}, n {}, k {}", product_name(weight_.product()),
-                     weight_.plan_name(), m_, weight_.host().n, weight_.host().k);
+  return fmt::format("{} {}, m {}, n {}, k {}", name(weight_.product()), weight_.plan_name(), m_,
+                     weight_.host().n, weight_.host().k);
 }
 
 }  // namespace micromix::bench

@@ -17,14 +17,12 @@
 #include "micromix/kernels/cuda/code_rows.h"
 #include "micromix/kernels/cuda/device.h"
 #include "micromix/kernels/cuda/device_plan.h"
+#include "micromix/kernels/cuda/exact_rows.h"
 #include "micromix/kernels/cuda/packed_weight.h"
 #include "micromix/kernels/cuda/product.h"
 #include "micromix/kernels/reference/oracle.h"
 
 namespace micromix::bench {
-
-// "exact", "block-scaled".
-std::string product_name(kernels::CudaProducts product);
 
 // A random weight of one plan, prepared for one of the products, in as many copies as keep it out
 // of the L2 cache; and the random plan of its inputs.
@@ -86,10 +84,7 @@ class MixedCudaProduct {
   __nv_bfloat16* y_;
   cudaStream_t stream_;
   // The exact product's.
-  kernels::cuda::DeviceArray<__nv_bfloat16> values_;
-  kernels::cuda::DeviceArray<int8_t> shifts_;
-  kernels::cuda::DeviceArray<uint8_t> special_;
-  kernels::cuda::ExactRows rows_{};
+  kernels::cuda::ExactRowsMemory exact_;
   kernels::cuda::Workspace workspace_;
   // The block-scaled product's.
   kernels::cuda::CodeRowsMemory codes_;

@@ -15,6 +15,7 @@
 #include "micromix/kernels/cuda/device.h"
 #include "micromix/kernels/cuda/device_plan.h"
 #include "micromix/kernels/cuda/devices.h"
+#include "micromix/kernels/cuda/exact_rows.h"
 #include "micromix/kernels/cuda/product.h"
 #include "micromix/kernels/cuda/quantize.h"
 #include "micromix/kernels/cuda/rows.h"
@@ -103,19 +104,14 @@ struct CudaInput final : Input {
     if (of.codes) {
       outputs.codes = &codes.resize(view, m);
     } else if (!plan.segments.empty()) {
-      const int64_t blocks = view.blocks * m;
-      exact = {m, values.resize(blocks * mx::kBlockSize), shifts.resize(blocks), special.resize(m)};
-      outputs.exact = &exact;
+      outputs.exact = &exact.resize(view, m);
     }
     if (plan.segments.empty() || plan.keep_rows) outputs.rows = rows.resize(m * plan.k);
     return outputs;
   }
 
-  cuda::CodeRowsMemory codes;  // where they are multiplied
-  cuda::ExactRows exact{};     // where the plan quantizes otherwise
-  DeviceArray<__nv_bfloat16> values;
-  DeviceArray<int8_t> shifts;
-  DeviceArray<uint8_t> special;
+  cuda::CodeRowsMemory codes;       // where they are multiplied
+  cuda::ExactRowsMemory exact;      // where the plan quantizes otherwise
   DeviceArray<__nv_bfloat16> rows;  // [m, k] rounded, where the plan keeps them
 };
 
@@ -155,6 +151,7 @@ void expect_a_gpu() {
 
 // Throws Error where the current device cannot run this.
 void expect_usable_device() {
+  if (gpu_in_use()) return;
   expect_a_gpu();
   int device = 0;
   cuda::check(cudaGetDevice(&device), "cudaGetDevice");
@@ -172,9 +169,7 @@ class CudaBackend final : public Backend {
 
   explicit CudaBackend(CudaProducts products) : products_(products) {
     expect_usable_device();
-    instructions_ = cuda::block_scaled::native_instructions_work()
-                        ? cuda::block_scaled::Instructions::kNative
-                        : cuda::block_scaled::Instructions::kEmulated;
+    instructions_ = cuda::block_scaled::best_instructions();
     // Ordered with the copies of DeviceArray, which are on the default stream.
     cuda::check(cudaStreamCreate(&stream_), "cudaStreamCreate");
     blas_ = std::make_unique<cuda::Blas>();
@@ -326,7 +321,7 @@ class CudaBackend final : public Backend {
       cuda::block_scaled::multiply(scaled->weight, input.codes.view(), results, stream_,
                                    instructions_);
     } else {
-      cuda::multiply(static_cast<const ExactLinear&>(linear).weight, input.exact, results,
+      cuda::multiply(static_cast<const ExactLinear&>(linear).weight, input.exact.view(), results,
                      product_workspace_, stream_);
     }
     if (widens) cuda::widen(size, results, y.floats(), stream_);
@@ -348,8 +343,9 @@ CudaProducts choose_products() {
     return cuda::block_scaled::native_instructions_work() ? CudaProducts::kBlockScaled
                                                           : CudaProducts::kExact;
   }
-  if (std::string_view(wanted) == "exact") return CudaProducts::kExact;
-  if (std::string_view(wanted) == "block-scaled") return CudaProducts::kBlockScaled;
+  for (CudaProducts product : {CudaProducts::kExact, CudaProducts::kBlockScaled}) {
+    if (wanted == name(product)) return product;
+  }
   throw Error(fmt::format(
       "MICROMIX_CUDA_PRODUCTS: found '{}', expected one of: exact, block-scaled", wanted));
 }

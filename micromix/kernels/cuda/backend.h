@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "micromix/kernels/linear.h"
 
@@ -13,6 +14,10 @@ enum class CudaProducts : uint8_t {
   kExact,        // cuda/product.h
   kBlockScaled,  // cuda/block_scaled/product.h, emulated (slowly) where the GPU has no instructions
 };
+
+constexpr std::string_view name(CudaProducts product) {
+  return product == CudaProducts::kExact ? "exact" : "block-scaled";
+}
 
 // Makes GPU INDEX, as cuda/devices.h counts, the current one of this thread, for whatever follows.
 // Throws Error where there is none of that index, or no CUDA, or the process, which works on one,

@@ -3,47 +3,40 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <set>
 #include <tuple>
 
 namespace micromix::kernels::cuda {
-namespace {
 
-// FIND() of each key once: it asks the driver, which takes longer than a launch.
-template <typename Key, typename Value, typename Find>
-Value remembered(std::map<Key, Value>& known, std::mutex& mutex, const Key& key, const Find& find) {
-  const std::lock_guard lock(mutex);
-  auto found = known.find(key);
-  if (found == known.end()) found = known.emplace(key, find()).first;
-  return found->second;
-}
-
-}  // namespace
+// Both ask the driver once, as that takes longer than a launch.
 
 void allow_shared_memory(const void* kernel) {
-  static std::map<const void*, int> known;
+  static std::set<const void*> allowed;
   static std::mutex mutex;
-  remembered(known, mutex, kernel, [&] {
-    cudaFuncAttributes attributes{};
-    check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
-    const int most =
-        device_limits().shared_bytes_block - static_cast<int>(attributes.sharedSizeBytes);
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
-          "cudaFuncSetAttribute");
-    return most;
-  });
+  const std::lock_guard lock(mutex);
+  if (allowed.contains(kernel)) return;
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
+  const int most =
+      device_limits().shared_bytes_block - static_cast<int>(attributes.sharedSizeBytes);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+        "cudaFuncSetAttribute");
+  allowed.insert(kernel);
 }
 
 int blocks_per_processor(const void* kernel, int threads, int shared_bytes) {
   static std::map<std::tuple<const void*, int, int>, int> known;
   static std::mutex mutex;
-  allow_shared_memory(kernel);
-  return remembered(known, mutex, {kernel, threads, shared_bytes}, [&] {
-    int blocks = 0;
+  const std::lock_guard lock(mutex);
+  int& blocks = known[{kernel, threads, shared_bytes}];
+  if (blocks == 0) {
+    allow_shared_memory(kernel);
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads,
                                                         static_cast<size_t>(shared_bytes)),
           "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-    return std::max(blocks, 1);
-  });
+    blocks = std::max(blocks, 1);
+  }
+  return blocks;
 }
 
 }  // namespace micromix::kernels::cuda

@@ -15,15 +15,23 @@ inline int divide_up(int64_t a, int64_t b) {
 
 // Lets KERNEL have as much dynamic shared memory as a block may.
 void allow_shared_memory(const void* kernel);
+template <typename... Arguments>
+void allow_shared_memory(void (*kernel)(Arguments...)) {
+  allow_shared_memory(reinterpret_cast<const void*>(kernel));
+}
 
 // How many blocks of THREADS fit a multiprocessor at once, one at least.
 int blocks_per_processor(const void* kernel, int threads, int shared_bytes);
+template <typename... Arguments>
+int blocks_per_processor(void (*kernel)(Arguments...), int threads, int shared_bytes) {
+  return blocks_per_processor(reinterpret_cast<const void*>(kernel), threads, shared_bytes);
+}
 
 // With SHARED_BYTES of dynamic shared memory. OVERLAP: programmatic dependent launch.
 template <typename... Arguments>
 void launch(void (*kernel)(Arguments...), dim3 blocks, int threads, int shared_bytes,
             cudaStream_t stream, bool overlap, Arguments... arguments) {
-  allow_shared_memory(reinterpret_cast<const void*>(kernel));
+  allow_shared_memory(kernel);
   cudaLaunchConfig_t config{};
   config.gridDim = blocks;
   config.blockDim = dim3(threads);

@@ -110,9 +110,8 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
                           slot_bytes};
   const int64_t count = int64_t{tiles.column_tiles} * tiles.row_tiles;
   const auto kernel = &multiply_tiles<kRows>;
-  const int64_t slots =
-      int64_t{device_limits().multiprocessors} *
-      blocks_per_processor(reinterpret_cast<const void*>(kernel), kTileThreads, shared_bytes);
+  const int64_t slots = int64_t{device_limits().multiprocessors} *
+                        blocks_per_processor(kernel, kTileThreads, shared_bytes);
   const auto parts = static_cast<int>(
       std::clamp<int64_t>(slots / count, 1, std::max(1, weight.chunks / kLeastChunks)));
   const SplitK split =

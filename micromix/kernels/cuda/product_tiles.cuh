@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
 
   float sums[2][kTiles][4] = {};
   SegmentCursor at(weight, begin);
-  RingPlace place;
+  TilePlace place;
   for (int chunk = begin; chunk < end; ++chunk) {
     copies.wait(place);
     at.move_to(weight, chunk);

@@ -119,7 +119,7 @@ template <typename Source>
 int most_warps_each() {
   constexpr int kSome = 4;
   const auto kernel = quantize_kernel<Source, NoPeers>;
-  return kSome * blocks_per_processor(reinterpret_cast<const void*>(kernel), kSome * kWarp, 0);
+  return kSome * blocks_per_processor(kernel, kSome * kWarp, 0);
 }
 
 // Else so many blocks share a multiprocessor as have the most warps together without one's tiles
@@ -152,11 +152,10 @@ void launch_shape(const DeviceLimits& limits, const Job& job, const Source& sour
   const int threads = shape.warps * kWarp;
   int64_t grid = job.m * shape.blocks_each;
   if (shape.blocks_each == 1 && grid > limits.multiprocessors) {
-    const int blocks =
-        blocks_per_processor(reinterpret_cast<const void*>(kernel), threads, shared_bytes);
+    const int blocks = blocks_per_processor(kernel, threads, shared_bytes);
     grid = std::min<int64_t>(grid, int64_t{blocks} * limits.multiprocessors);
   }
-  allow_shared_memory(reinterpret_cast<const void*>(kernel));
+  allow_shared_memory(kernel);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(grid));
   config.blockDim = dim3(static_cast<unsigned>(threads));

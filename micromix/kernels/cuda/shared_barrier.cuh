@@ -37,4 +37,17 @@ __device__ inline void wait_for_phase(uint32_t barrier, int parity) {
   } while (done == 0);
 }
 
+// A place in a ring of so many stages, a barrier each, and the parity of its barrier's phase there.
+template <int stages>
+struct RingPlace {
+  int stage = 0;
+  int parity = 0;
+
+  __device__ void advance() {
+    if (++stage < stages) return;
+    stage = 0;
+    parity ^= 1;
+  }
+};
+
 }  // namespace micromix::kernels::cuda

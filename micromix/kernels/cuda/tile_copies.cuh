@@ -14,6 +14,7 @@
 #include "micromix/kernels/cuda/async_copy.cuh"
 #include "micromix/kernels/cuda/bulk_copy.cuh"
 #include "micromix/kernels/cuda/packed_layout.h"
+#include "micromix/kernels/cuda/shared_barrier.cuh"
 
 namespace micromix::kernels::cuda {
 
@@ -40,17 +41,7 @@ __host__ __device__ int tile_stage_bytes(int slot_bytes) {
   return kTilePanels * slot_bytes + tile_x_bytes<kRows>();
 }
 
-// A stage, and the parity of how often the ring has been around.
-struct RingPlace {
-  int stage = 0;
-  int parity = 0;
-
-  __device__ void advance() {
-    if (++stage < kTileStages) return;
-    stage = 0;
-    parity ^= 1;
-  }
-};
+using TilePlace = RingPlace<kTileStages>;
 
 // Goes through chunks, knowing the segment of each.
 struct SegmentCursor {
@@ -134,7 +125,7 @@ class ThreadTileCopies {
   }
 
   __device__ void commit() { commit_copies(); }
-  __device__ void wait(const RingPlace&) const {
+  __device__ void wait(const TilePlace&) const {
     wait_for_copies<kTileStages - 2>();
     __syncthreads();
   }
@@ -153,7 +144,7 @@ class ThreadTileCopies {
   }
 
   SegmentCursor at_;
-  RingPlace record_to_, x_to_;
+  TilePlace record_to_, x_to_;
   uint32_t record_shared_, x_shared_;
   int stage_bytes_;
   int rows_left_;
@@ -218,7 +209,7 @@ class BulkTileCopies {
     x_to_.advance();
   }
   __device__ void commit() {}
-  __device__ void wait(const RingPlace& place) const {
+  __device__ void wait(const TilePlace& place) const {
     wait_for_phase(barrier_of(place.stage), place.parity);
     __syncthreads();
   }
@@ -229,7 +220,7 @@ class BulkTileCopies {
   }
 
   SegmentCursor at_;
-  RingPlace record_to_, x_to_;
+  TilePlace record_to_, x_to_;
   int warp_;
   uint32_t record_shared_, x_shared_, barriers_;
   int stage_bytes_, rows_bytes_;

@@ -53,8 +53,7 @@ void launch_shape(const Call& call) {
   const int shared_bytes = layout.bytes<Shape>();
   const auto kernel = &multiply_block_scaled<Mma, Shape>;
   const int at_once =
-      device_limits().multiprocessors *
-      blocks_per_processor(reinterpret_cast<const void*>(kernel), Shape::kThreads, shared_bytes);
+      device_limits().multiprocessors * blocks_per_processor(kernel, Shape::kThreads, shared_bytes);
   launch(kernel, dim3(std::min(order.count(), at_once)), Shape::kThreads, shared_bytes, call.stream,
          call.overlap, call.weight, call.x, call.y, order, layout);
 }
@@ -92,6 +91,10 @@ bool ask_device() {
 bool native_instructions_work() {
   static const bool works = ask_device();
   return works;
+}
+
+Instructions best_instructions() {
+  return native_instructions_work() ? Instructions::kNative : Instructions::kEmulated;
 }
 
 void multiply(const Weight& weight, const CodeRows& x, __nv_bfloat16* y, cudaStream_t stream,

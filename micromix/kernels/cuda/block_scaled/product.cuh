@@ -20,6 +20,7 @@
 #include "micromix/kernels/cuda/bulk_copy.cuh"
 #include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/named_barrier.cuh"
+#include "micromix/kernels/cuda/shared_barrier.cuh"
 
 namespace micromix::kernels::cuda::block_scaled {
 
@@ -135,19 +136,6 @@ __device__ void synchronize_group(int group) {
   }
 }
 
-// A place in a group's ring, and the parity of its barrier's phase there.
-template <typename Shape>
-struct RingCursor {
-  int stage = 0;
-  int parity = 0;
-
-  __device__ void advance() {
-    if (++stage < Shape::kStages) return;
-    stage = 0;
-    parity ^= 1;
-  }
-};
-
 // A group's copies, a chunk at a time, of its block's tiles one after another. All lanes of its
 // warps call it and one of each issues them: of every warp some of the records, of the first the
 // rest.
@@ -253,7 +241,7 @@ class Copies {
   const Layout& layout_;
   int group_, warp_;
   uint32_t ring_, barriers_;
-  RingCursor<Shape> to_;
+  RingPlace<Shape::kStages> to_;
 
   int tile_index_;
   int64_t first_row_;
@@ -474,7 +462,7 @@ __device__ void multiply_tiles(const WeightView& weight, const CodeRows& x, __nv
   Copies<Shape> copies(weight, x, order, layout, group, warp, shared_address(ring), barriers);
   for (int i = 0; i < Shape::kStages - 1; ++i) copies.copy_next();
 
-  RingCursor<Shape> from;
+  RingPlace<Shape::kStages> from;
   for (int index = blockIdx.x; index < order.count(); index += gridDim.x) {
     WarpSums<Shape> sums = {};
     int units = 0;

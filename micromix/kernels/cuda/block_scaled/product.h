@@ -18,6 +18,9 @@ enum class Instructions : uint8_t {
 // Whether this build has the native instructions for the current device.
 bool native_instructions_work();
 
+// The native ones where they work.
+Instructions best_instructions();
+
 // Y [m, n] = X WEIGHT^T + bias in BF16, of X's m >= 1 rows. OVERLAP launches it so that it may
 // begin while the kernel ahead of it in STREAM ends (programmatic dependent launch).
 void multiply(const Weight& weight, const CodeRows& x, __nv_bfloat16* y, cudaStream_t stream,
