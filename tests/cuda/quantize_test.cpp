@@ -151,8 +151,11 @@ void expect_plain(const InputPlan& plan, int64_t m, const Bits& x, bool exact = 
   outputs.expect_oracle_of(to_floats(x));
 }
 
-// Few rows, which a cluster shares where they are long, and more than there are multiprocessors.
-constexpr int64_t kRowCounts[] = {1, 3, 16, 257};
+// Few rows, which a cluster shares where they are long, more than there are multiprocessors, and so
+// many that two are taken at a time, the last alone.
+constexpr int64_t kPairedRows = 1501;
+constexpr int64_t kRowCounts[] = {1, 3, 16, 257, kPairedRows};
+constexpr int64_t kMostValues = 7'000'000;  // of such a case
 
 TEST_F(Quantize, EveryFormatAndRule) {
   Random random(1);
@@ -212,21 +215,26 @@ TEST_F(Quantize, ShapesAndSegments) {
   for (const std::vector<SegmentShape>& mix : mixes()) {
     InputPlan plan = random_plan(random, mix, mx::kScaleRules[count % mx::kScaleRules.size()]);
     if (count++ % 4 == 3) plan.permutation.clear();
-    for (const int64_t m : kRowCounts) expect_plain(plan, m, hostile_rows(random, plan, m));
+    for (const int64_t m : kRowCounts) {
+      if (m == kPairedRows && m * plan.k > kMostValues) continue;
+      expect_plain(plan, m, hostile_rows(random, plan, m));
+    }
   }
 }
 
+// A plan with BF16 rows has no codes.
 TEST_F(Quantize, OutputsAreIndependent) {
   Random random(4);
-  const InputPlan plan =
-      random_plan(random, {{E2M1, E2M1, 96}, {E2M3, std::nullopt, 32}, {E4M3, E4M3, 160}},
-                  mx::ScaleRule::kRceil);
-  for (const int64_t m : kRowCounts) {
-    const Bits x = hostile_rows(random, plan, m);
-    expect_plain(plan, m, x, true, false, false);
-    expect_plain(plan, m, x, false, true, false);
-    expect_plain(plan, m, x, false, false, true);
-    expect_plain(plan, m, x, true, false, true);
+  for (const auto& wide : {std::optional<mx::Format>(), std::optional(E2M3)}) {
+    const InputPlan plan = random_plan(
+        random, {{E2M1, E2M1, 96}, {E2M3, wide, 32}, {E4M3, E4M3, 160}}, mx::ScaleRule::kRceil);
+    for (const int64_t m : kRowCounts) {
+      const Bits x = hostile_rows(random, plan, m);
+      expect_plain(plan, m, x, true, false, false);
+      if (wide) expect_plain(plan, m, x, false, true, false);
+      expect_plain(plan, m, x, false, false, true);
+      expect_plain(plan, m, x, true, false, true);
+    }
   }
 }
 
@@ -303,8 +311,8 @@ TEST_F(Quantize, RmsNorm) {
   Random random(5);
   for (const std::vector<SegmentShape>& mix : mixes()) {
     const InputPlan plan = random_plan(random, mix, mx::ScaleRule::kEven);
-    for (const int64_t m : {1, 3, 257}) {
-      if (m * plan.k > 5'000'000) continue;
+    for (const int64_t m : {int64_t{1}, int64_t{3}, int64_t{257}, kPairedRows}) {
+      if (m * plan.k > kMostValues) continue;
       for (const bool with_addend : {false, true}) {
         SCOPED_TRACE(::testing::Message()
                      << "m " << m << ", k " << plan.k << ", addend " << with_addend);
@@ -324,7 +332,7 @@ TEST_F(Quantize, RmsNormOfRowsThatAreNotFinite) {
   Random random(6);
   const InputPlan plan =
       random_plan(random, {{E2M1, E2M1, 2048}, {E2M3, std::nullopt, 64}}, mx::ScaleRule::kFloor);
-  const int64_t m = 300;
+  const int64_t m = kPairedRows;
   RmsNormInput input = random_rmsnorm(random, m, plan.k, false);
   input.residual[3 * plan.k + 17] = std::numeric_limits<float>::quiet_NaN();
   input.residual[200 * plan.k + 40] = std::numeric_limits<float>::infinity();
@@ -353,13 +361,14 @@ TEST_F(Quantize, RmsNormIsTheSameInAnyBatch) {
   for (const int64_t k : {4096, 14336}) {
     SCOPED_TRACE(::testing::Message() << "k " << k);
     const InputPlan plan = random_plan(random, {{E4M3, E4M3, k}}, mx::ScaleRule::kRceil);
-    const int64_t m = 301;
+    const int64_t m = kPairedRows;
     RmsNormInput all = random_rmsnorm(random, m, k, false);
     QuantizedOnDevice outputs(plan, m);
     run_rmsnorm(plan, m, all, outputs.wanted(true, false, true));
     const Bits rows = outputs.rows();
-    for (const int64_t row : {0, 1, 150, 300}) {
-      RmsNormInput one = all;
+    for (const int64_t row : {int64_t{0}, int64_t{1}, m / 2, m - 1}) {
+      RmsNormInput one;
+      one.gain = all.gain;
       const auto first = all.residual.begin() + row * k;
       one.residual.assign(first, first + k);
       QuantizedOnDevice single(plan, 1);
@@ -390,8 +399,8 @@ TEST_F(Quantize, Swiglu) {
   Random random(8);
   for (const std::vector<SegmentShape>& mix : mixes()) {
     const InputPlan plan = random_plan(random, mix, mx::ScaleRule::kRceil);
-    for (const int64_t m : {1, 3, 257}) {
-      if (m * plan.k > 5'000'000) continue;
+    for (const int64_t m : {int64_t{1}, int64_t{3}, int64_t{257}, kPairedRows}) {
+      if (m * plan.k > kMostValues) continue;
       SCOPED_TRACE(::testing::Message() << "m " << m << ", k " << plan.k);
       const Bits gate = ordinary_rows(random, m, plan.k), up = ordinary_rows(random, m, plan.k);
       const DevicePlan device_plan(plan);

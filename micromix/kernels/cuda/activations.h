@@ -22,7 +22,8 @@ namespace micromix::kernels::cuda {
 inline constexpr int kChunk = 64;
 inline constexpr int kBlocksPerChunk = kChunk / mx::kBlockSize;
 inline constexpr int kMostSegments = 4;
-inline constexpr int32_t kMostChannels = 65536;  // of a row, K
+inline constexpr int32_t kMostChannels = 65536;         // of a row, K
+inline constexpr int64_t kMostRows = int64_t{1} << 30;  // M
 
 // A plan's activation side, its pointers in device memory. Passed to kernels by value.
 struct PlanView {

@@ -1,20 +1,24 @@
-// Blocks of BF16 values to scales and elements, bit-equal to mx/block.h, two channels at a time: a
-// word holds two neighbours, the first in its low half, and BF16 arithmetic works on both. What
-// belongs to a block as a whole stands in both halves.
+// Blocks of BF16 values to scales and elements, bit-equal to mx/block.h, two values at a time: a
+// word has two *sides*, its halves, and BF16 arithmetic works on both. They may belong to two
+// blocks: what belongs to a block as a whole stands on the side of its values.
 //
 // Every step is exact or rounds once (CUDA's packed BF16 operations keep subnormals):
-//   s = |x| / scale      A power of two times a BF16 number: exact down to 2^-126, and what is
+//   s = x / scale        A power of two times a BF16 number: exact down to 2^-126, and what is
 //                        smaller rounds to element zero anyway (the smallest element is 2^-9).
+// and, with the sign of x throughout, of magnitudes,
 //   s = min(s, largest)  Saturates. The largest is an element, so rounding leaves s at most there.
 //   p = max(binade of s, smallest normal element)
 //   t = p * 2^(7-M) + s  M: the format's mantissa bits. The unit in the last place of the element
 //                        is u = p * 2^-M, and s < 2^(M+1) u <= 2^4 u. BF16 has 8 significant bits,
 //                        so in [2^7 u, 2^8 u), where t lies, its numbers are the multiples of u:
 //                        one fused addition rounds s to such a multiple, ties to even ones, as 2^7
-//                        is even. t's low 7 bits count the units.
-//   t - p * 2^(7-M)      The element: a multiple of u up to 2^4 u, exact.
-// Units of successive binades are successive codes, so the code is that count, plus 2^M for every
-// binade of p above the smallest normal one.
+//                        is even.
+//   e = t - p * 2^(7-M)  The element: a multiple of u up to 2^4 u, exact.
+// Times the power of two that makes the smallest normal element BF16's, an element's fields are its
+// code: subnormal elements are subnormal BF16 numbers, others have its exponent, and below the
+// upper M mantissa bits are zeros. That is exact too.
+//
+// Element zero has lost its sign.
 #pragma once
 
 #include <cstdint>
@@ -32,17 +36,16 @@ struct BlockRounding {
   uint32_t units;            // BF16: 2^(7 - mantissa bits)
   uint32_t emax;             // in BF16's exponent field
   uint32_t carry;            // see scale_exponent()
-  int32_t code_shift;        // 7 - mantissa bits
+  uint32_t code_fields;      // BF16: 2^-126 over the smallest normal element
+  uint32_t code_place;       // 2^(mantissa bits + 1), lifts those fields to a side's upper byte
   int32_t bits;
 };
 
 inline constexpr int kBF16Mantissa = 7;
 inline constexpr int kBF16Bias = 127;
 inline constexpr uint32_t kSigns = 0x80008000u;
-inline constexpr uint32_t kMagnitudes = 0x7FFF7FFFu;
 inline constexpr uint32_t kExponents = 0x7F807F80u;
-inline constexpr uint32_t kMantissas = 0x007F007Fu;
-inline constexpr uint32_t kNans = 0x7FC07FC0u;
+inline constexpr uint32_t kNan = 0x7FC0u;
 inline constexpr uint32_t kInverseOfByte0 = 0x7F007F00u;  // 2^127
 inline constexpr uint32_t kBF16Infinity = 0x7F80u;
 
@@ -63,7 +66,8 @@ constexpr BlockRounding block_rounding(mx::Format format, mx::ScaleRule rule) {
   rounding.smallest_normal = twice(bf16_bits(1 - f.bias));
   rounding.units = twice(bf16_bits(dropped));
   rounding.emax = twice(static_cast<uint32_t>(f.emax) << kBF16Mantissa);
-  rounding.code_shift = dropped;
+  rounding.code_fields = twice(bf16_bits(-126 - (1 - f.bias)));
+  rounding.code_place = 2u << f.mantissa_bits;
   rounding.bits = f.bits;
   // The scale's exponent grows by one from this mantissa on.
   int from = 1 << kBF16Mantissa;  // floor: never
@@ -84,28 +88,61 @@ __device__ inline uint32_t fused_multiply_add(uint32_t a, uint32_t b, uint32_t c
 __device__ inline uint32_t multiply(uint32_t a, uint32_t b) {
   return fused_multiply_add(a, b, kSigns);
 }
-__device__ inline uint32_t minimum(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("min.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
 __device__ inline uint32_t maximum(uint32_t a, uint32_t b) {
   uint32_t d;
   asm("max.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
   return d;
 }
-__device__ inline uint32_t maximum_or_nan(uint32_t a, uint32_t b) {
+// Of magnitudes: the result has the sign of A, B being positive.
+__device__ inline uint32_t smaller_magnitude(uint32_t a, uint32_t b) {
   uint32_t d;
-  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+#if __CUDA_ARCH__ >= 860
+  asm("min.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+#else
+  asm("min.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a & ~kSigns), "r"(b));
+  d |= a & kSigns;
+#endif
+  return d;
+}
+__device__ inline uint32_t larger_magnitude(uint32_t a, uint32_t b) {
+  uint32_t d;
+#if __CUDA_ARCH__ >= 860
+  asm("max.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+#else
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a & ~kSigns), "r"(b));
+  d |= a & kSigns;
+#endif
+  return d;
+}
+// NaN where A or B is; with any sign.
+__device__ inline uint32_t larger_magnitude_or_nan(uint32_t a, uint32_t b) {
+  uint32_t d;
+#if __CUDA_ARCH__ >= 860
+  asm("max.NaN.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+#else
+  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a & ~kSigns), "r"(b & ~kSigns));
+#endif
   return d;
 }
 
-// The largest magnitude of 16 values, in both halves; NaN where one is.
-__device__ inline uint32_t largest_magnitude(const uint32_t (&x)[8]) {
-  uint32_t largest = x[0] & kMagnitudes;
+inline constexpr int kSides = 2;
+
+// Of one side or the other of two words.
+__device__ inline uint32_t low_sides(uint32_t a, uint32_t b) {
+  return __byte_perm(a, b, 0x5410);
+}
+__device__ inline uint32_t high_sides(uint32_t a, uint32_t b) {
+  return __byte_perm(a, b, 0x7632);
+}
+
+// The largest magnitude of each side, with any sign; NaN where one is. In four chains.
+template <int kWords>
+__device__ uint32_t largest_magnitude(const uint32_t (&x)[kWords]) {
+  uint32_t largest[4] = {x[0], x[1], x[2], x[3]};
 #pragma unroll
-  for (int i = 1; i < 8; ++i) largest = maximum_or_nan(largest, x[i] & kMagnitudes);
-  return maximum_or_nan(largest, __byte_perm(largest, largest, 0x1032));
+  for (int i = 4; i < kWords; ++i) largest[i % 4] = larger_magnitude_or_nan(largest[i % 4], x[i]);
+  return larger_magnitude_or_nan(larger_magnitude_or_nan(largest[0], largest[1]),
+                                 larger_magnitude_or_nan(largest[2], largest[3]));
 }
 
 // mx::encode_scale() of a block whose largest magnitude is AMAX, in BF16's exponent field (so this
@@ -124,11 +161,10 @@ __device__ inline uint32_t inverse_scale(uint32_t scale_exponent) {
   return kInverseOfByte0 - scale_exponent;
 }
 
-// The scale byte; kScaleNan where AMAX is not finite.
+// The scale byte of a side, of which the bits are given; kScaleNan where AMAX is not finite.
 __device__ inline uint32_t scale_byte(uint32_t amax, uint32_t scale_exponent) {
-  const uint32_t largest = amax & 0xFFFFu;
-  const uint32_t byte = scale_exponent >> kBF16Mantissa & 0xFFu;
-  return largest >= kBF16Infinity ? mx::kScaleNan : largest == 0 ? mx::kScaleOne : byte;
+  const uint32_t byte = scale_exponent >> kBF16Mantissa;
+  return amax >= kBF16Infinity ? mx::kScaleNan : amax == 0 ? mx::kScaleOne : byte;
 }
 
 // Of exact rows (activations.h).
@@ -137,46 +173,34 @@ __device__ inline int exact_shift(uint32_t byte) {
   const int exponent = static_cast<int>(byte) - mx::kScaleBias;
   return exponent < kLowestExactExponent ? -1 : exponent > kHighestExactExponent ? 1 : 0;
 }
-// What makes an element an exact row's value: the scale times 2^(-128 * exact_shift), from 2^-117
-// to 2^112, or NaN.
+// What makes an element an exact row's value, as BF16: the scale times 2^(-128 * exact_shift), from
+// 2^-117 to 2^112, or NaN.
 __device__ inline uint32_t exact_multiplier(uint32_t byte) {
-  if (byte == mx::kScaleNan) return kNans;
-  return static_cast<uint32_t>(static_cast<int>(byte) - 128 * exact_shift(byte)) * 0x00010001u
-         << kBF16Mantissa;
+  if (byte == mx::kScaleNan) return kNan;
+  return static_cast<uint32_t>(static_cast<int>(byte) - 128 * exact_shift(byte)) << kBF16Mantissa;
 }
 
-// A rounded magnitude, as above.
-struct RoundedMagnitudes {
-  uint32_t binade;  // p
-  uint32_t sum;     // t
-};
-__device__ inline RoundedMagnitudes round_magnitudes(uint32_t x, uint32_t inverse_scale,
-                                                     const BlockRounding& rounding) {
-  const uint32_t scaled = minimum(multiply(x & kMagnitudes, inverse_scale), rounding.largest);
-  RoundedMagnitudes rounded;
-  rounded.binade = maximum(scaled & kExponents, rounding.smallest_normal);
-  rounded.sum = fused_multiply_add(rounded.binade, rounding.units, scaled);
-  return rounded;
+// The elements, as above.
+__device__ inline uint32_t elements(uint32_t x, uint32_t inverse_scale,
+                                    const BlockRounding& rounding) {
+  const uint32_t scaled = smaller_magnitude(multiply(x, inverse_scale), rounding.largest);
+  const uint32_t binade =
+      larger_magnitude(scaled & (kExponents | kSigns), rounding.smallest_normal);
+  const uint32_t sum = fused_multiply_add(binade, rounding.units, scaled);
+  return fused_multiply_add(binade, rounding.units ^ kSigns, sum);
 }
 
 // The elements times MULTIPLIER. Exact: an exact row's multiplier keeps every element a normal
 // number.
 __device__ inline uint32_t exact_values(uint32_t x, uint32_t inverse_scale, uint32_t multiplier,
                                         const BlockRounding& rounding) {
-  const RoundedMagnitudes rounded = round_magnitudes(x, inverse_scale, rounding);
-  const uint32_t magnitudes =
-      fused_multiply_add(rounded.binade, rounding.units ^ kSigns, rounded.sum);
-  return multiply(magnitudes | (x & kSigns), multiplier);
+  return multiply(elements(x, inverse_scale, rounding) | (x & kSigns), multiplier);
 }
 
-// The elements' codes, one in each half.
-__device__ inline uint32_t element_codes(uint32_t x, uint32_t inverse_scale,
-                                         const BlockRounding& rounding) {
-  const RoundedMagnitudes rounded = round_magnitudes(x, inverse_scale, rounding);
-  // Halves do not mix: binades are whole exponents, and so are their differences, none negative.
-  const uint32_t binades = (rounded.binade - rounding.smallest_normal) >> rounding.code_shift;
-  const uint32_t signs = (x & kSigns) >> (16 - rounding.bits);
-  return (rounded.sum & kMantissas) + binades + signs;
+// The elements' codes without signs, in each side's upper byte; the lower is of no use.
+__device__ inline uint32_t code_magnitudes(uint32_t x, uint32_t inverse_scale,
+                                           const BlockRounding& rounding) {
+  return multiply(elements(x, inverse_scale, rounding), rounding.code_fields) * rounding.code_place;
 }
 
 #endif  // __CUDACC__

@@ -18,15 +18,19 @@ constexpr int kMostWarps = kMostThreads / kWarp;
 constexpr int kReservedBytes = 1024;  // of each thread block's shared memory, by the device
 
 Job make_job(const PlanView& plan, int64_t m, const QuantizedOutputs& outputs) {
+  if (m > kMostRows) {
+    fail("quantize: " + std::to_string(m) + " rows; at most " + std::to_string(kMostRows));
+  }
   assert(m >= 1 && plan.k >= 1 && plan.k <= kMostChannels && plan.segment_count <= kMostSegments);
   Job job{};
-  job.m = m;
+  job.m = static_cast<int32_t>(m);
   job.k = plan.k;
   job.rows = outputs.rows;
   if (outputs.exact == nullptr && outputs.codes == nullptr) return job;
   assert(plan.segment_count > 0);
   job.permutation = plan.permutation;
   job.codes = outputs.codes != nullptr;
+  job.padded_m = static_cast<int32_t>(padded_rows(m));
   if (outputs.exact != nullptr) {
     assert(outputs.exact->m == m);
     job.exact = *outputs.exact;
@@ -56,12 +60,14 @@ Job make_job(const PlanView& plan, int64_t m, const QuantizedOutputs& outputs) {
   return job;
 }
 
-// Of a block that has CHANNELS of a row as its own.
+// Of a block that has CHANNELS of each of ROWS rows as its own.
 template <typename Source>
-SharedLayout full_layout(const Job& job, int32_t channels) {
+SharedLayout full_layout(const Job& job, int32_t channels, int rows) {
   SharedLayout layout{};
+  layout.rows = rows;
+  layout.staged_places = 1;
   if (job.tiles != 0) {
-    layout.staged = job.k * static_cast<int32_t>(sizeof(__nv_bfloat16));
+    layout.staged = rows * job.k * static_cast<int32_t>(sizeof(__nv_bfloat16));
     layout.channels = job.k * static_cast<int32_t>(sizeof(uint16_t));
   }
   if (Source::kNormalizes) {
@@ -73,7 +79,7 @@ SharedLayout full_layout(const Job& job, int32_t channels) {
   return layout;
 }
 
-// Without what can be read from global memory instead, as far as it takes.
+// Of one row, without what can be read from global memory instead, as far as it takes.
 SharedLayout fit(SharedLayout layout, int64_t bytes) {
   if (layout.bytes() > bytes) layout.channels = 0;
   if (layout.bytes() > bytes) {
@@ -90,6 +96,7 @@ SharedLayout fit(SharedLayout layout, int64_t bytes) {
 
 // What a launch is made of.
 struct Shape {
+  int rows;         // that a block takes at a time
   int blocks_each;  // of a row: a cluster's, or 1
   int warps;
   SharedLayout layout;
@@ -110,47 +117,76 @@ Shape few_rows_shape(const DeviceLimits& limits, const Job& job, bool clusters) 
   }
   const int32_t chunks = divide_up(divide_up(job.k, kWarpChannels), blocks);  // the largest share
   const int32_t channels = std::min(job.k, chunks * kWarpChannels);
-  return {blocks, std::min<int>(chunks, kMostWarps),
-          fit(full_layout<Source>(job, channels), limits.shared_bytes_block)};
+  return {1, blocks, std::min<int>(chunks, kMostWarps),
+          fit(full_layout<Source>(job, channels, 1), limits.shared_bytes_block)};
 }
 
 // How many warps a multiprocessor has registers for, by fours.
-template <typename Source>
+template <int kRows, typename Source>
 int most_warps_each() {
   constexpr int kSome = 4;
-  const auto kernel = quantize_kernel<Source, NoPeers>;
+  const auto kernel = quantize_kernel<kRows, Source, NoPeers>;
   return kSome * blocks_per_processor(kernel, kSome * kWarp, 0);
 }
 
 // Else so many blocks share a multiprocessor as have the most warps together without one's tiles
 // coming out uneven; of equals the fewest blocks, whose warps have the fewest tiles each.
-template <typename Source>
-Shape many_rows_shape(const DeviceLimits& limits, const Job& job) {
+template <int kRows, typename Source>
+Shape full_shape(const DeviceLimits& limits, const Job& job) {
   const int32_t tiles = job.tiles != 0 ? job.tiles : divide_up(job.k, kTileBlocks * mx::kBlockSize);
-  const SharedLayout layout = full_layout<Source>(job, job.k);
-  Shape best{1, 0, {}};
+  const SharedLayout layout = full_layout<Source>(job, job.k, kRows);
+  const bool exchanges = kRows == 2 && job.exact.values != nullptr;
+  Shape best{};
   int most = 0;
-  const int warps_each = most_warps_each<Source>();
+  const int warps_each = most_warps_each<kRows, Source>();
   for (int blocks = 1; blocks <= warps_each; ++blocks) {
-    if (blocks > 1 && blocks * (layout.bytes() + kReservedBytes) > limits.shared_bytes_each) {
+    const int warps = divide_up(tiles, divide_up(tiles, std::min(kMostWarps, warps_each / blocks)));
+    Shape shape = {kRows, 1, warps, layout};
+    if (exchanges) shape.layout.exchange = warps * kExchangePieces * 16;
+    if (blocks > 1 && blocks * (shape.layout.bytes() + kReservedBytes) > limits.shared_bytes_each) {
       break;
     }
-    const int warps = divide_up(tiles, divide_up(tiles, std::min(kMostWarps, warps_each / blocks)));
     if (blocks * warps <= most) continue;
     most = blocks * warps;
-    best.warps = warps;
+    best = shape;
   }
-  best.layout = fit(layout, limits.shared_bytes_block);
   return best;
 }
 
-template <typename Source, typename Peers>
+// Two rows at a time, where there are several pairs for every multiprocessor and they fit it:
+// faster on an H100; where shared memory is smaller nobody has measured.
+template <typename Source>
+Shape many_rows_shape(const DeviceLimits& limits, const Job& job) {
+  constexpr int kLeastPairs = 3;
+  if (job.tiles != 0 && job.k % kStep == 0 && job.k <= Staged<2>::kMostChannels &&
+      job.m >= 2 * kLeastPairs * limits.multiprocessors) {
+    Shape shape = full_shape<2, Source>(limits, job);
+    if (shape.layout.bytes() <= limits.shared_bytes_block) {
+      // What fits besides without a block less.
+      const auto blocks = [&](const SharedLayout& layout) {
+        return blocks_per_processor(quantize_kernel<2, Source, NoPeers>, shape.warps * kWarp,
+                                    static_cast<int>(layout.bytes()));
+      };
+      SharedLayout twice = shape.layout;
+      twice.staged_places = 2;
+      if (twice.bytes() <= limits.shared_bytes_block && blocks(twice) == blocks(shape.layout)) {
+        shape.layout = twice;
+      }
+      return shape;
+    }
+  }
+  Shape shape = full_shape<1, Source>(limits, job);
+  shape.layout = fit(shape.layout, limits.shared_bytes_block);
+  return shape;
+}
+
+template <int kRows, typename Source, typename Peers>
 void launch_shape(const DeviceLimits& limits, const Job& job, const Source& source,
                   const Shape& shape, const Peers& peers, cudaStream_t stream) {
-  const auto kernel = quantize_kernel<Source, Peers>;
+  const auto kernel = quantize_kernel<kRows, Source, Peers>;
   const int shared_bytes = shape.layout.bytes();
   const int threads = shape.warps * kWarp;
-  int64_t grid = job.m * shape.blocks_each;
+  int64_t grid = int64_t{divide_up(job.m, kRows)} * shape.blocks_each;
   if (shape.blocks_each == 1 && grid > limits.multiprocessors) {
     const int blocks = blocks_per_processor(kernel, threads, shared_bytes);
     grid = std::min<int64_t>(grid, int64_t{blocks} * limits.multiprocessors);
@@ -174,7 +210,7 @@ template <typename Source>
 bool has_clusters() {
   static const bool has = [] {
     cudaFuncAttributes attributes{};
-    check(cudaFuncGetAttributes(&attributes, quantize_kernel<Source, ClusterPeers>), "quantize");
+    check(cudaFuncGetAttributes(&attributes, quantize_kernel<1, Source, ClusterPeers>), "quantize");
     return attributes.ptxVersion >= 90;
   }();
   return has;
@@ -190,10 +226,12 @@ void launch(const PlanView& plan, int64_t m, const Source& source, const Quantiz
   const Shape shape =
       few ? few_rows_shape<Source>(limits, job, job.tiles != 0 && has_clusters<Source>())
           : many_rows_shape<Source>(limits, job);
-  if (shape.blocks_each == 1) {
-    launch_shape(limits, job, source, shape, NoPeers{}, stream);
+  if (shape.rows == 2) {
+    launch_shape<2>(limits, job, source, shape, NoPeers{}, stream);
+  } else if (shape.blocks_each == 1) {
+    launch_shape<1>(limits, job, source, shape, NoPeers{}, stream);
   } else {
-    launch_shape(limits, job, source, shape, ClusterPeers{shape.blocks_each}, stream);
+    launch_shape<1>(limits, job, source, shape, ClusterPeers{shape.blocks_each}, stream);
   }
 }
 

@@ -34,7 +34,8 @@ struct QuantizedOutputs {
   __nv_bfloat16* rows = nullptr;  // [m, k]: rounded, neither gathered nor quantized
 };
 
-// Asynchronous on STREAM. K up to 65536, M >= 1. Throws Error where a launch fails.
+// Asynchronous on STREAM. K from 1 to 65536, M from 1 to 2^30. Throws Error where M is more
+// or a launch fails.
 void quantize(const PlanView& plan, int64_t m, const PlainRows& source,
               const QuantizedOutputs& outputs, cudaStream_t stream);
 void quantize(const PlanView& plan, int64_t m, const RmsNormRows& source,

@@ -24,12 +24,14 @@ struct Steps {
 };
 
 // Copies of COUNT channels of a row from FIRST on: arrays of a source's inputs after each other.
-// The count is a multiple of eight.
+// The count is a multiple of eight. kAll: they are all of the row's channels.
+template <bool kAll>
 struct CopiedRow {
   char* memory;
   int32_t first, count;
 
-  __device__ bool has(int32_t channel) const { return channel - first < count; }
+  // Of a channel of the row.
+  __device__ bool has(int32_t channel) const { return kAll || channel - first < count; }
   // Where CHANNEL is in the array that BYTES of each channel stand before.
   template <typename T>
   __device__ T* at(int bytes, int32_t channel) const {
@@ -150,26 +152,29 @@ struct ChannelwiseSource {
   __device__ static int32_t second_channel(int32_t step) { return kStep * step + kQuad; }
   __device__ void prefetch_constants(int32_t) const {}
   __device__ Constants constants(int32_t, int32_t) const { return {}; }
-  template <typename Peers>
-  __device__ Begun begin(int64_t, int32_t, const Steps&, const CopiedRow&, float*,
+  template <typename Copied, typename Peers>
+  __device__ Begun begin(int32_t, int32_t, const Steps&, const Copied&, float*,
                          const Peers&) const {
     return {};
   }
 
  protected:
   // A step of a matrix; BYTES of each channel stand before it among the copies.
-  __device__ static void copy_step(const __nv_bfloat16* matrix, int64_t row, int32_t k,
-                                   int32_t step, const CopiedRow& to, int bytes) {
+  template <typename Copied>
+  __device__ static void copy_step(const __nv_bfloat16* matrix, int32_t row, int32_t k,
+                                   int32_t step, const Copied& to, int bytes) {
     const int32_t channel = first_channel(step);
-    copy_async(to.at<__nv_bfloat16>(bytes, channel), matrix + row * k + channel);
+    copy_async(to.template at<__nv_bfloat16>(bytes, channel), matrix + int64_t{row} * k + channel);
   }
-  __device__ static uint4 read_step(const __nv_bfloat16* matrix, int64_t row, int32_t k,
-                                    int32_t step, const CopiedRow& copied, int bytes) {
+  template <typename Copied>
+  __device__ static uint4 read_step(const __nv_bfloat16* matrix, int32_t row, int32_t k,
+                                    int32_t step, const Copied& copied, int bytes) {
     const int32_t channel = first_channel(step);
+    if (channel >= k) return {};
     if (copied.has(channel)) {
-      return *reinterpret_cast<const uint4*>(copied.at<__nv_bfloat16>(bytes, channel));
+      return *reinterpret_cast<const uint4*>(copied.template at<__nv_bfloat16>(bytes, channel));
     }
-    return load_step(matrix + row * k, channel, k);
+    return load_step(matrix + int64_t{row} * k, channel, k);
   }
 };
 
@@ -179,10 +184,12 @@ struct PlainSource : ChannelwiseSource {
 
   PlainRows rows;
 
-  __device__ void copy(int64_t row, int32_t k, int32_t step, const CopiedRow& to) const {
+  template <typename Copied>
+  __device__ void copy(int32_t row, int32_t k, int32_t step, const Copied& to) const {
     copy_step(rows.x, row, k, step, to, 0);
   }
-  __device__ Values read(int64_t row, int32_t k, int32_t step, const CopiedRow& copied) const {
+  template <typename Copied>
+  __device__ Values read(int32_t row, int32_t k, int32_t step, const Copied& copied) const {
     return read_step(rows.x, row, k, step, copied, 0);
   }
   __device__ uint4 finish(const Values& x, const Constants&, const Begun&) const { return x; }
@@ -210,11 +217,13 @@ struct SwigluSource : ChannelwiseSource {
 
   SwigluRows rows;
 
-  __device__ void copy(int64_t row, int32_t k, int32_t step, const CopiedRow& to) const {
+  template <typename Copied>
+  __device__ void copy(int32_t row, int32_t k, int32_t step, const Copied& to) const {
     copy_step(rows.gate, row, k, step, to, 0);
     copy_step(rows.up, row, k, step, to, 2);
   }
-  __device__ Values read(int64_t row, int32_t k, int32_t step, const CopiedRow& copied) const {
+  template <typename Copied>
+  __device__ Values read(int32_t row, int32_t k, int32_t step, const Copied& copied) const {
     return {read_step(rows.gate, row, k, step, copied, 0),
             read_step(rows.up, row, k, step, copied, 2)};
   }
@@ -268,16 +277,17 @@ struct RmsNormSource {
             load_quad(rows.gain, second_channel(step), k)};
   }
 
-  __device__ void copy(int64_t row, int32_t k, int32_t step, const CopiedRow& to) const {
-    copy_quad(row * k, first_channel(step), to);
-    if (second_channel(step) < k) copy_quad(row * k, second_channel(step), to);
+  template <typename Copied>
+  __device__ void copy(int32_t row, int32_t k, int32_t step, const Copied& to) const {
+    copy_quad(int64_t{row} * k, first_channel(step), to);
+    if (second_channel(step) < k) copy_quad(int64_t{row} * k, second_channel(step), to);
   }
 
   // Sums are the same however many threads, blocks and rows there are: of the eight squares of a
   // step, of the steps of 32 lanes, of every 32nd such sum, of 32 lanes again. The longest chain is
   // 8 + 5 + ceil(k / 8192) + 5 FP32 additions.
-  template <typename Peers>
-  __device__ Begun begin(int64_t row, int32_t k, const Steps& steps, const CopiedRow& copied,
+  template <typename Copied, typename Peers>
+  __device__ Begun begin(int32_t row, int32_t k, const Steps& steps, const Copied& copied,
                          float* partials, const Peers& peers) const {
     for (int32_t step = steps.first; step < steps.end; step += steps.stride) {
       const float4 low = add(row, k, first_channel(step), copied);
@@ -292,7 +302,8 @@ struct RmsNormSource {
     return {1.0f / sqrtf(warp_sum(sum) / static_cast<float>(k) + rows.eps)};
   }
 
-  __device__ Values read(int64_t row, int32_t k, int32_t step, const CopiedRow& copied) const {
+  template <typename Copied>
+  __device__ Values read(int32_t row, int32_t k, int32_t step, const Copied& copied) const {
     return {read_quad(row, k, first_channel(step), copied),
             read_quad(row, k, second_channel(step), copied)};
   }
@@ -305,10 +316,11 @@ struct RmsNormSource {
   }
 
  private:
-  __device__ void copy_quad(int64_t first, int32_t channel, const CopiedRow& to) const {
-    copy_async(to.at<float>(0, channel), rows.residual + first + channel);
+  template <typename Copied>
+  __device__ void copy_quad(int64_t first, int32_t channel, const Copied& to) const {
+    copy_async(to.template at<float>(0, channel), rows.residual + first + channel);
     if (rows.addend == nullptr) return;
-    copy_async_8(to.at<__nv_bfloat16>(4, channel), rows.addend + first + channel);
+    copy_async_8(to.template at<__nv_bfloat16>(4, channel), rows.addend + first + channel);
   }
 
   __device__ static float add_squares(const float4& x, float sum) {
@@ -319,24 +331,27 @@ struct RmsNormSource {
     return sum;
   }
 
-  __device__ float4 read_quad(int64_t row, int32_t k, int32_t channel,
-                              const CopiedRow& copied) const {
+  template <typename Copied>
+  __device__ float4 read_quad(int32_t row, int32_t k, int32_t channel, const Copied& copied) const {
     if (channel >= k) return {};
-    if (copied.has(channel)) return *reinterpret_cast<const float4*>(copied.at<float>(0, channel));
-    return load_quad(rows.residual + row * k, channel, k);
+    if (copied.has(channel))
+      return *reinterpret_cast<const float4*>(copied.template at<float>(0, channel));
+    return load_quad(rows.residual + int64_t{row} * k, channel, k);
   }
 
   // The residual with the addend, written back.
-  __device__ float4 add(int64_t row, int32_t k, int32_t channel, const CopiedRow& copied) const {
+  template <typename Copied>
+  __device__ float4 add(int32_t row, int32_t k, int32_t channel, const Copied& copied) const {
     float4 x = read_quad(row, k, channel, copied);
     if (rows.addend == nullptr || channel >= k) return x;
-    const uint2 addend = copied.has(channel)
-                             ? *reinterpret_cast<const uint2*>(copied.at<__nv_bfloat16>(4, channel))
-                             : load_quad(rows.addend + row * k, channel, k);
+    const uint2 addend =
+        copied.has(channel)
+            ? *reinterpret_cast<const uint2*>(copied.template at<__nv_bfloat16>(4, channel))
+            : load_quad(rows.addend + int64_t{row} * k, channel, k);
     x.x += low_float(addend.x), x.y += high_float(addend.x);
     x.z += low_float(addend.y), x.w += high_float(addend.y);
-    store_quad(rows.residual + row * k, channel, k, x);
-    if (copied.has(channel)) *reinterpret_cast<float4*>(copied.at<float>(0, channel)) = x;
+    store_quad(rows.residual + int64_t{row} * k, channel, k, x);
+    if (copied.has(channel)) *reinterpret_cast<float4*>(copied.template at<float>(0, channel)) = x;
     return x;
   }
 };
