@@ -22,7 +22,7 @@ inline void pack(Format format, std::span<const uint8_t> codes, std::span<uint8_
       }
       break;
     case 6:
-      for (size_t i = 0, j = 0; j < packed.size(); i += 4, j += 3) {
+      for (size_t i = 0, j = 0; j + 2 < packed.size(); i += 4, j += 3) {
         const uint32_t word =
             codes[i] | codes[i + 1] << 6 | codes[i + 2] << 12 | codes[i + 3] << 18;
         packed[j] = static_cast<uint8_t>(word);
@@ -47,7 +47,7 @@ inline void unpack(Format format, std::span<const uint8_t> packed, std::span<uin
       }
       break;
     case 6:
-      for (size_t i = 0, j = 0; j < packed.size(); i += 4, j += 3) {
+      for (size_t i = 0, j = 0; j + 2 < packed.size(); i += 4, j += 3) {
         const uint32_t word = packed[j] | packed[j + 1] << 8 | packed[j + 2] << 16;
         for (int k = 0; k < 4; ++k) codes[i + k] = word >> (6 * k) & 63;
       }
