@@ -311,7 +311,7 @@ TEST_F(Quantize, RmsNorm) {
   Random random(5);
   for (const std::vector<SegmentShape>& mix : mixes()) {
     const InputPlan plan = random_plan(random, mix, mx::ScaleRule::kEven);
-    for (const int64_t m : {int64_t{1}, int64_t{3}, int64_t{257}, kPairedRows}) {
+    for (const int64_t m : kRowCounts) {
       if (m * plan.k > kMostValues) continue;
       for (const bool with_addend : {false, true}) {
         SCOPED_TRACE(::testing::Message()
@@ -399,7 +399,7 @@ TEST_F(Quantize, Swiglu) {
   Random random(8);
   for (const std::vector<SegmentShape>& mix : mixes()) {
     const InputPlan plan = random_plan(random, mix, mx::ScaleRule::kRceil);
-    for (const int64_t m : {int64_t{1}, int64_t{3}, int64_t{257}, kPairedRows}) {
+    for (const int64_t m : kRowCounts) {
       if (m * plan.k > kMostValues) continue;
       SCOPED_TRACE(::testing::Message() << "m " << m << ", k " << plan.k);
       const Bits gate = ordinary_rows(random, m, plan.k), up = ordinary_rows(random, m, plan.k);

@@ -88,31 +88,34 @@ __device__ inline uint32_t fused_multiply_add(uint32_t a, uint32_t b, uint32_t c
 __device__ inline uint32_t multiply(uint32_t a, uint32_t b) {
   return fused_multiply_add(a, b, kSigns);
 }
+__device__ inline uint32_t minimum(uint32_t a, uint32_t b) {
+  uint32_t d;
+  asm("min.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+  return d;
+}
 __device__ inline uint32_t maximum(uint32_t a, uint32_t b) {
   uint32_t d;
   asm("max.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
   return d;
 }
-// Of magnitudes: the result has the sign of A, B being positive.
+// Of magnitudes: the result has the sign of A, B being positive. One instruction since sm_86.
 __device__ inline uint32_t smaller_magnitude(uint32_t a, uint32_t b) {
-  uint32_t d;
 #if __CUDA_ARCH__ >= 860
+  uint32_t d;
   asm("min.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-#else
-  asm("min.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a & ~kSigns), "r"(b));
-  d |= a & kSigns;
-#endif
   return d;
+#else
+  return minimum(a & ~kSigns, b) | (a & kSigns);
+#endif
 }
 __device__ inline uint32_t larger_magnitude(uint32_t a, uint32_t b) {
-  uint32_t d;
 #if __CUDA_ARCH__ >= 860
+  uint32_t d;
   asm("max.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-#else
-  asm("max.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a & ~kSigns), "r"(b));
-  d |= a & kSigns;
-#endif
   return d;
+#else
+  return maximum(a & ~kSigns, b) | (a & kSigns);
+#endif
 }
 // NaN where A or B is; with any sign.
 __device__ inline uint32_t larger_magnitude_or_nan(uint32_t a, uint32_t b) {
@@ -127,7 +130,10 @@ __device__ inline uint32_t larger_magnitude_or_nan(uint32_t a, uint32_t b) {
 
 inline constexpr int kSides = 2;
 
-// Of one side or the other of two words.
+// Of one side of a word, below; and of one side or the other of two words.
+__device__ inline uint32_t side_bits(int side, uint32_t word) {
+  return word >> 16 * side & 0xFFFFu;
+}
 __device__ inline uint32_t low_sides(uint32_t a, uint32_t b) {
   return __byte_perm(a, b, 0x5410);
 }

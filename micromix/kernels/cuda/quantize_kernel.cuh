@@ -71,18 +71,14 @@ __device__ inline Steps steps_of(int32_t k, int rank, int ranks) {
           static_cast<int32_t>(blockDim.x), chunks.end * kWarp};
 }
 
-// Whether the channels of a step, or its first quad's, are of the row and among the copied ones.
-template <typename Source, typename Copied>
-__device__ bool copies_step(const Copied& copied, int32_t step, int32_t k) {
-  const int32_t channel = Source::first_channel(step);
-  return channel < k && copied.has(channel);
-}
-
-// Begins to copy a step of rows ROW to ROW + kRows - 1, of those that there are.
+// Begins to copy a step of rows ROW to ROW + kRows - 1, of those that there are, where its
+// channels, or its first quad's, are of the row and among the copied ones.
 template <int kRows, typename Source, typename Copied>
 __device__ void copy_step(const Source& source, const Job& job, int32_t row, int32_t step,
                           const Copied (&to)[kRows]) {
-  if (!copies_step<Source>(to[0], step, job.k)) return;
+  const int32_t channel = Source::first_channel(step);
+  const bool copied = channel < job.k && to[0].has(channel);
+  if (!copied) return;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     if (row + r < job.m) source.copy(row + r, job.k, step, to[r]);

@@ -199,8 +199,7 @@ __device__ Scale<kRows> scale_block(const Job& job, const SegmentJob& segment, c
   bool rare = !place.in_segment();  // few blocks are not finite or need a shift
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    scale.byte[r] =
-        scale_byte(r == 0 ? largest & 0xFFFFu : largest >> 16, (exponent >> 16 * r) & 0xFFFFu);
+    scale.byte[r] = scale_byte(side_bits(r, largest), side_bits(r, exponent));
     rare |= scale.byte[r] == mx::kScaleNan;
   }
   if (job.exact.values != nullptr && !segment.bf16) {

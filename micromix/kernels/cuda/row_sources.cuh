@@ -334,8 +334,9 @@ struct RmsNormSource {
   template <typename Copied>
   __device__ float4 read_quad(int32_t row, int32_t k, int32_t channel, const Copied& copied) const {
     if (channel >= k) return {};
-    if (copied.has(channel))
+    if (copied.has(channel)) {
       return *reinterpret_cast<const float4*>(copied.template at<float>(0, channel));
+    }
     return load_quad(rows.residual + int64_t{row} * k, channel, k);
   }
 
