@@ -379,6 +379,22 @@ TEST_F(Quantize, RmsNormIsTheSameInAnyBatch) {
   }
 }
 
+// Blocks that take three pairs, so that both places in which rows are made come again.
+TEST_F(Quantize, PlacesComeAgain) {
+  Random random(10);
+  const InputPlan plan = random_plan(
+      random, {{E2M1, E2M1, 2176}, {E3M2, E3M2, 640}, {E4M3, E4M3, 1280}}, mx::ScaleRule::kRceil);
+  const int64_t m = 2001;
+  expect_plain(plan, m, ordinary_rows(random, m, plan.k), false, true, false);
+
+  RmsNormInput input = random_rmsnorm(random, m, plan.k, true);
+  QuantizedOnDevice outputs(plan, m);
+  run_rmsnorm(plan, m, input, outputs.wanted(false, true, true));
+  const Bits rows = outputs.rows();
+  expect_rmsnorm_bound(input, m, plan.k, rows);
+  outputs.expect_oracle_of(to_floats(rows));
+}
+
 // ROWS against FP64. With u = 2^-24: silu() is off by (1.25 |gate| + 8) u (row_sources.cuh), and
 // the product with up rounds once. Below gates of -87 the result may be zero instead of at most
 // 89 * 2^-126 times up.
