@@ -8,7 +8,7 @@
 
 namespace micromix::kernels::cuda {
 
-// Both ask the driver once, as that takes longer than a launch.
+// All ask the driver once, as that takes longer than a launch.
 
 void allow_shared_memory(const void* kernel) {
   static std::set<const void*> allowed;
@@ -37,6 +37,19 @@ int blocks_per_processor(const void* kernel, int threads, int shared_bytes) {
     blocks = std::max(blocks, 1);
   }
   return blocks;
+}
+
+bool code_is_for(const void* kernel, int capability) {
+  static std::map<const void*, int> known;
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  int& version = known[kernel];
+  if (version == 0) {
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
+    version = attributes.ptxVersion;
+  }
+  return version >= capability;
 }
 
 }  // namespace micromix::kernels::cuda

@@ -27,6 +27,14 @@ int blocks_per_processor(void (*kernel)(Arguments...), int threads, int shared_b
   return blocks_per_processor(reinterpret_cast<const void*>(kernel), threads, shared_bytes);
 }
 
+// Whether the code of KERNEL that runs here was compiled for compute capability CAPABILITY (90 is
+// 9.0) or later: it may be an older GPU's, translated.
+bool code_is_for(const void* kernel, int capability);
+template <typename... Arguments>
+bool code_is_for(void (*kernel)(Arguments...), int capability) {
+  return code_is_for(reinterpret_cast<const void*>(kernel), capability);
+}
+
 // With SHARED_BYTES of dynamic shared memory. OVERLAP: programmatic dependent launch.
 template <typename... Arguments>
 void launch(void (*kernel)(Arguments...), dim3 blocks, int threads, int shared_bytes,

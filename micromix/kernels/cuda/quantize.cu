@@ -205,17 +205,6 @@ void launch_shape(const DeviceLimits& limits, const Job& job, const Source& sour
   check(cudaLaunchKernelEx(&config, kernel, source, job, shape.layout, peers), "quantize");
 }
 
-// Whether the code that runs here is for GPUs with clusters: it may be an older one's, translated.
-template <typename Source>
-bool has_clusters() {
-  static const bool has = [] {
-    cudaFuncAttributes attributes{};
-    check(cudaFuncGetAttributes(&attributes, quantize_kernel<1, Source, ClusterPeers>), "quantize");
-    return attributes.ptxVersion >= 90;
-  }();
-  return has;
-}
-
 template <typename Source>
 void launch(const PlanView& plan, int64_t m, const Source& source, const QuantizedOutputs& outputs,
             cudaStream_t stream) {
@@ -224,7 +213,9 @@ void launch(const PlanView& plan, int64_t m, const Source& source, const Quantiz
   const bool few = m <= limits.multiprocessors;
   // Only gathering needs a row in several places.
   const Shape shape =
-      few ? few_rows_shape<Source>(limits, job, job.tiles != 0 && has_clusters<Source>())
+      few ? few_rows_shape<Source>(
+                limits, job,
+                job.tiles != 0 && code_is_for(quantize_kernel<1, Source, ClusterPeers>, 90))
           : many_rows_shape<Source>(limits, job);
   if (shape.rows == 2) {
     launch_shape<2>(limits, job, source, shape, NoPeers{}, stream);
