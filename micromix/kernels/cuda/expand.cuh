@@ -101,44 +101,83 @@ __device__ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// A record (in shared memory) times kTiles tiles of 8 rows of the activation. ROWS(block, tile) is
-// the lane's share of a tile: of row lane / 4 channels 8 (lane % 4) ... + 7 of a block, as four
-// pairs. Both halves of a block are expanded first, so that a tile's share is wanted once.
+// A lane's packed words of a block: where they are read from, and read.
+template <mx::Format format>
+struct UnreadWords {
+  const uint8_t* record;
+  int block, lane;
+
+  __device__ PackedWords operator()(int half) const {
+    return load_words<format>(record, half, block, lane);
+  }
+};
+template <mx::Format format>
+struct BlockWords {
+  PackedWords of_half[2];
+
+  __device__ explicit BlockWords(const UnreadWords<format>& unread)
+      : of_half{unread(0), unread(1)} {}
+  __device__ const PackedWords& operator()(int half) const { return of_half[half]; }
+};
+
+// A lane's scales of a record, of both halves.
+template <mx::Format format>
+__device__ uint2 load_scales(const uint8_t* record, int lane) {
+  return *reinterpret_cast<const uint2*>(record + code_bytes(format) + lane / 4 * 8);
+}
+
+// A block of a record times kTiles tiles of 8 rows of the activation. WORDS(half) are the lane's
+// packed words, ROWS(block, tile) its share of a tile: of row lane / 4 channels 8 (lane % 4) ... +
+// 7 of the block, as four pairs. Both halves are expanded first, so that a tile's share is wanted
+// once.
+template <mx::Format format, int block, int kTiles, typename Words, typename Rows>
+__device__ void multiply_block(const Words& words, const uint2& scales, const Rows& rows,
+                               float (&sums)[2][kTiles][4]) {
+  uint32_t a[2][2][4];  // [half][step]
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const uint32_t word = half == 0 ? scales.x : scales.y;
+    const uint32_t low = scale_pair<block>(word), high = scale_pair<2 + block>(word);
+    const PackedWords packed = words(half);
+    expand<format, 0>(packed, low, high, a[half][0]);
+    expand<format, 1>(packed, low, high, a[half][1]);
+  }
+  // The two products that add to one sum stand apart, for the second waits for the first.
+  constexpr int kTogether = kTiles < 4 ? kTiles : 4;
+#pragma unroll
+  for (int first = 0; first < kTiles; first += kTogether) {
+    uint4 b[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) b[i] = rows(block, first + i);
+#pragma unroll
+    for (int i = 0; i < 2 * kTogether; ++i) {
+      const uint4& of_tile = b[i / 2];
+      multiply_accumulate(sums[i % 2][first + i / 2], a[i % 2][0], of_tile.x, of_tile.y);
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * kTogether; ++i) {
+      const uint4& of_tile = b[i / 2];
+      multiply_accumulate(sums[i % 2][first + i / 2], a[i % 2][1], of_tile.z, of_tile.w);
+    }
+  }
+}
+
+// A record (in shared memory) times kTiles tiles, MEANWHILE() between its blocks. Where tiles are
+// many, and warps therefore few, packed words are read a block ahead.
 template <mx::Format format, int kTiles, typename Rows, typename Meanwhile>
 __device__ void multiply_record(const uint8_t* record, int lane, const Rows& rows,
                                 const Meanwhile& meanwhile, float (&sums)[2][kTiles][4]) {
-  const uint2 scales = *reinterpret_cast<const uint2*>(record + code_bytes(format) + lane / 4 * 8);
-#pragma unroll
-  for (int block = 0; block < kBlocksPerChunk; ++block) {
-    uint32_t a[2][2][4];  // [half][step]
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const uint32_t word = half == 0 ? scales.x : scales.y;
-      const uint32_t low = block == 0 ? scale_pair<0>(word) : scale_pair<1>(word);
-      const uint32_t high = block == 0 ? scale_pair<2>(word) : scale_pair<3>(word);
-      const PackedWords packed = load_words<format>(record, half, block, lane);
-      expand<format, 0>(packed, low, high, a[half][0]);
-      expand<format, 1>(packed, low, high, a[half][1]);
-    }
-    // The two products that add to one sum stand apart, for the second waits for the first.
-    constexpr int kTogether = kTiles < 4 ? kTiles : 4;
-#pragma unroll
-    for (int first = 0; first < kTiles; first += kTogether) {
-      uint4 b[kTogether];
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) b[i] = rows(block, first + i);
-#pragma unroll
-      for (int i = 0; i < 2 * kTogether; ++i) {
-        const uint4& of_tile = b[i / 2];
-        multiply_accumulate(sums[i % 2][first + i / 2], a[i % 2][0], of_tile.x, of_tile.y);
-      }
-#pragma unroll
-      for (int i = 0; i < 2 * kTogether; ++i) {
-        const uint4& of_tile = b[i / 2];
-        multiply_accumulate(sums[i % 2][first + i / 2], a[i % 2][1], of_tile.z, of_tile.w);
-      }
-    }
-    if (block == 0) meanwhile();
+  const uint2 scales = load_scales<format>(record, lane);
+  const UnreadWords<format> first{record, 0, lane}, second{record, 1, lane};
+  if constexpr (kTiles >= 4) {
+    const BlockWords<format> first_read(first), second_read(second);
+    multiply_block<format, 0>(first_read, scales, rows, sums);
+    meanwhile();
+    multiply_block<format, 1>(second_read, scales, rows, sums);
+  } else {
+    multiply_block<format, 0>(first, scales, rows, sums);
+    meanwhile();
+    multiply_block<format, 1>(second, scales, rows, sums);
   }
 }
 
