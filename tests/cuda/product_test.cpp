@@ -50,7 +50,7 @@ TEST(CudaProduct, EveryOperandPairIsWithinTheBound) {
   for (mx::Format weight_format : mx::kOperandFormats) {
     for (const auto& activation : activation_formats()) {
       const std::vector<SegmentShape> shapes = {{weight_format, activation, 96}};
-      for (int64_t m : {1, 7, 16, 20, 40, 70}) {
+      for (int64_t m : {1, 7, 16, 20, 40, 70, 150}) {
         SCOPED_TRACE(fmt::format("{} times {}", mx::name(weight_format),
                                  activation ? mx::name(*activation) : "bf16"));
         const auto weight = random_weight(random, 19, shapes, 110, 140, true);
@@ -86,7 +86,22 @@ TEST(CudaProduct, PartsOfKAreWithinTheBound) {
                                             {mx::Format::kE4M3, mx::Format::kE4M3, 2976}};
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
   for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
-           {1, 40}, {16, 100}, {40, 70}, {100, 40}, {16, 2200}}) {
+           {1, 40}, {16, 100}, {40, 70}, {100, 40}, {16, 2200}, {130, 40}, {300, 600}}) {
+    const auto weight = random_weight(random, n, shapes, 120, 134, true);
+    expect_within_bound(random, weight.weight, plan, m);
+  }
+}
+
+// More tiles than multiprocessors: blocks take shares of the last and the others whole, or all
+// whole.
+TEST(CudaProduct, ManyTilesAreWithinTheBound) {
+  Random random(9);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 1024},
+                                            {mx::Format::kE2M3, mx::Format::kE4M3, 416},
+                                            {mx::Format::kE4M3, std::nullopt, 608}};
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  for (const auto& [m, n] :
+       std::vector<std::pair<int64_t, int64_t>>{{3200, 3000}, {4200, 2040}, {140, 34000}}) {
     const auto weight = random_weight(random, n, shapes, 120, 134, true);
     expect_within_bound(random, weight.weight, plan, m);
   }
@@ -103,21 +118,22 @@ TEST(CudaProduct, OneHotActivationsReturnTheWeight) {
           const std::vector<SegmentShape> shapes = {{format, activation, 96}};
           const auto weight = random_weight(random, 5, shapes, scale_byte, scale_byte, false);
           const auto plan = random_plan(random, shapes, mx::ScaleRule::kFloor);
-          std::vector<float> x(96 * 96);
-          for (int64_t j = 0; j < 96; ++j) {
-            x[j * 96 + plan.permutation[j]] = std::ldexp(1.0f, power);
+          constexpr int64_t kRows = 192;  // each channel's twice
+          std::vector<float> x(kRows * 96);
+          for (int64_t j = 0; j < kRows; ++j) {
+            x[j * 96 + plan.permutation[j % 96]] = std::ldexp(1.0f, power);
           }
           std::vector<uint8_t> codes(5 * 96);
           mx::unpack(format, weight.codes[0], codes);
           const PackedWeight packed(weight.weight, nullptr);
           Workspace workspace;
-          for (int64_t m : {1, 8, 16, 32, 64, 96}) {
-            for (int64_t first = 0; first < 96; first += m) {
-              const int64_t count = std::min(m, 96 - first);
+          for (int64_t m : {1, 8, 16, 32, 64, 96, 192}) {
+            for (int64_t first = 0; first < kRows; first += m) {
+              const int64_t count = std::min(m, kRows - first);
               const HostExactRows rows(quantize_rows(plan, count, x.data() + first * 96));
               const auto y = product(packed, rows.view(), workspace);
               for (int64_t i = 0; i < count * 5; ++i) {
-                const int64_t channel = first + i / 5;
+                const int64_t channel = (first + i / 5) % 96;
                 const double element = mx::decode(format, codes[i % 5 * 96 + channel]);
                 const double exact = std::ldexp(element, scale_byte - 127 + power);
                 ASSERT_EQ(mx::to_float(mx::to_bfloat16(exact)), y[i])
@@ -137,7 +153,7 @@ TEST(CudaProduct, ExtremeScalesComeFromTheOracle) {
   Random random(5);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, 64}};
   for (const auto& [low, high] : std::vector<std::pair<int, int>>{{0, 3}, {0, 254}, {250, 254}}) {
-    for (int64_t m : {4, 12, 40, 80}) {
+    for (int64_t m : {4, 12, 40, 80, 140}) {
       for (float size : {1e-37f, 1e-30f, 1.0f, 1e30f, 1e37f}) {
         const auto weight = random_weight(random, 9, shapes, low, high, true);
         const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
@@ -169,7 +185,7 @@ TEST(CudaProduct, NanScaleMakesItsOutputsNan) {
   std::fill(weight.codes[0].begin(), weight.codes[0].end(), 0);  // also against all-zero blocks
   weight.scales[0][2 * 1 + 1] = mx::kScaleNan;                   // row 1, second block
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-  for (int64_t m : {2, 10, 30, 50, 90}) {
+  for (int64_t m : {2, 10, 30, 50, 90, 170}) {
     std::vector<float> x(m * 64, 1.0f);
     x[64 + 5] = std::numeric_limits<float>::infinity();
     Workspace workspace;

@@ -60,21 +60,22 @@ __device__ inline bool is_last_part(const SplitK& split, int64_t tile, bool& las
   return last;
 }
 
-// Says, by one thread after a barrier of those that wrote them, that a part's sums are there.
-__device__ inline void announce_part(const SplitK& split, int64_t tile) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(split.counters + tile) : "memory");
+// Says, by one thread after a barrier of those that wrote them, that a part's sums are there: one
+// more at COUNTERS[INDEX].
+__device__ inline void announce_part(uint32_t* counters, int64_t index) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counters + index) : "memory");
 }
 
-// Waits, in one thread before a barrier of those that will read them, for the other parts' sums.
-__device__ inline void await_other_parts(const SplitK& split, int64_t tile) {
+// Waits, before a barrier of those that will read them, for the sums of so many PARTS. The counter
+// is to be set to zero then.
+__device__ inline void await_parts(uint32_t* counters, int64_t index, int parts) {
   uint32_t there;
   do {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
                  : "=r"(there)
-                 : "l"(split.counters + tile)
+                 : "l"(counters + index)
                  : "memory");
-  } while (there != static_cast<uint32_t>(split.parts - 1));
-  split.counters[tile] = 0;
+  } while (there != static_cast<uint32_t>(parts));
 }
 
 }  // namespace micromix::kernels::cuda

@@ -1,9 +1,11 @@
 #include "micromix/kernels/cuda/product.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "micromix/kernels/cuda/launch.h"
 #include "micromix/kernels/cuda/product_few.cuh"
+#include "micromix/kernels/cuda/product_large.cuh"
 #include "micromix/kernels/cuda/product_tiles.cuh"
 
 namespace micromix::kernels::cuda {
@@ -20,18 +22,22 @@ int largest_record(const WeightView& weight) {
   return bytes;
 }
 
+// Room for so many PARTIALS, and for so many COUNTERS, which are zero.
+void reserve_partials(Workspace& workspace, int64_t partials, int64_t counters,
+                      cudaStream_t stream) {
+  if (workspace.partials.size() < partials) workspace.partials.resize(partials);
+  if (workspace.counters.size() < counters) {
+    workspace.counters.resize(counters);
+    check(cudaMemsetAsync(workspace.counters.data(), 0, counters * sizeof(uint32_t), stream),
+          "cudaMemsetAsync");
+  }
+}
+
 SplitK make_split(const WeightView& weight, Workspace& workspace, int parts, int64_t tiles,
                   int64_t sums_of_tile, cudaStream_t stream) {
   SplitK split = {parts, weight.chunks / parts, weight.chunks % parts, nullptr, nullptr};
   if (parts == 1) return split;
-  if (workspace.partials.size() < tiles * parts * sums_of_tile) {
-    workspace.partials.resize(tiles * parts * sums_of_tile);
-  }
-  if (workspace.counters.size() < tiles) {
-    workspace.counters.resize(tiles);
-    check(cudaMemsetAsync(workspace.counters.data(), 0, tiles * sizeof(uint32_t), stream),
-          "cudaMemsetAsync");
-  }
+  reserve_partials(workspace, tiles * parts * sums_of_tile, tiles, stream);
   split.partials = workspace.partials.data();
   split.counters = workspace.counters.data();
   return split;
@@ -120,6 +126,52 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
          overlap, weight, x, y, split, tiles);
 }
 
+// One lane arrives for its warp, which has synchronized. compute-sanitizer's racecheck takes that
+// for an arrival of this lane alone; for it scripts/test-gpu lets all arrive, which costs 3 % of
+// the time.
+int arriving_lanes() {
+  static const bool all = std::getenv("MICROMIX_RACECHECK") != nullptr;
+  return all ? kLanes : 1;
+}
+
+// In tiles of 256 by 128, by blocks that stay. False where the code that runs here cannot, or there
+// is no shared memory for a ring.
+bool multiply_large_tiles(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
+                          Workspace& workspace, cudaStream_t stream, bool overlap) {
+  constexpr int kGroup = 8;
+  constexpr int kLeastChunks = 8;  // of a block
+  // Of a tile, whose time it takes a block about to leave sums and another to add them.
+  constexpr int64_t kSharingChunks = 16;
+  const DeviceLimits& device = device_limits();
+  if (!code_is_for(&multiply_large, 90)) return false;
+  LargeLayout layout = {LargeLayout::kMostStages, largest_record(weight), arriving_lanes()};
+  while (layout.bytes() > device.shared_bytes_block - kStaticSharedBytes) --layout.stages;
+  if (layout.stages < LargeLayout::kLeastStages) return false;
+
+  LargeSchedule schedule{};
+  schedule.tiles = {divide_up(weight.n, kLargeColumns), divide_up(x.m, kLargeRows), kGroup,
+                    layout.slot_bytes};
+  schedule.chunks = weight.chunks;
+  const int count = schedule.tiles.count();
+  const auto blocks = static_cast<int>(
+      std::min<int64_t>(std::max(int64_t{count}, int64_t{count} * weight.chunks / kLeastChunks),
+                        device.multiprocessors));
+  // In the last turn, without sharing.
+  const int idle = count % blocks == 0 ? 0 : blocks - count % blocks;
+  if (idle * int64_t{weight.chunks} > kSharingChunks * blocks) {
+    schedule.shared = std::min(count, count % blocks + blocks);
+    schedule.share_chunks = schedule.shared * weight.chunks / blocks;
+    schedule.extra = schedule.shared * weight.chunks % blocks;
+    reserve_partials(workspace, int64_t{blocks} * kLargePanels * kLargeSums * kLanes,
+                     int64_t{blocks} * kLargePanels, stream);
+    schedule.partials = workspace.partials.data();
+    schedule.counters = workspace.counters.data();
+  }
+  launch(&multiply_large, dim3(blocks), kLargeThreads, layout.bytes(), stream, overlap, weight, x,
+         y, schedule, layout);
+  return true;
+}
+
 }  // namespace
 
 void multiply(const PackedWeight& packed, const ExactRows& x, __nv_bfloat16* y,
@@ -127,13 +179,10 @@ void multiply(const PackedWeight& packed, const ExactRows& x, __nv_bfloat16* y,
   const WeightView& weight = packed.view();
   if (x.m <= 8 && multiply_few_rows<1>(weight, x, y, workspace, stream, overlap)) return;
   if (x.m <= kFewRows && multiply_few_rows<2>(weight, x, y, workspace, stream, overlap)) return;
-  if (x.m <= 32) {
-    multiply_many_rows<32>(weight, x, y, workspace, stream, overlap);
-  } else if (x.m <= 64) {
-    multiply_many_rows<64>(weight, x, y, workspace, stream, overlap);
-  } else {
-    multiply_many_rows<128>(weight, x, y, workspace, stream, overlap);
-  }
+  if (x.m <= 32) return multiply_many_rows<32>(weight, x, y, workspace, stream, overlap);
+  if (x.m <= 64) return multiply_many_rows<64>(weight, x, y, workspace, stream, overlap);
+  if (x.m > 128 && multiply_large_tiles(weight, x, y, workspace, stream, overlap)) return;
+  multiply_many_rows<128>(weight, x, y, workspace, stream, overlap);
 }
 
 int64_t product_additions(int64_t k) {

@@ -195,11 +195,14 @@ __device__ void add_sums(const WeightView& weight, const ExactRows& x, __nv_bflo
 #pragma unroll
       for (int i = 0; i < kOwn; ++i) parts[blockIdx.y * Sums::kCount + i * kSumThreads] = sums[i];
       SumThreads::wait();
-      if (thread == 0) announce_part(split, panel);
+      if (thread == 0) announce_part(split.counters, panel);
       continue;
     }
     if (split.parts > 1) {
-      if (thread == 0) await_other_parts(split, panel);
+      if (thread == 0) {
+        await_parts(split.counters, panel, split.parts - 1);
+        split.counters[panel] = 0;
+      }
       SumThreads::wait();
       float own[kOwn];
 #pragma unroll

@@ -31,17 +31,12 @@ __global__ void __launch_bounds__(kTileThreads, 2)
 
   allow_next_grid();
   const int tile = blockIdx.x;
-  const int group_tiles = tiles.group * tiles.row_tiles;
-  const int group_first = tile / group_tiles * tiles.group;
-  const int group = min(tiles.group, tiles.column_tiles - group_first);
-  const int column_tile = group_first + tile % group_tiles % group;
-  const int64_t first_x_row = int64_t{tile % group_tiles / group} * kRows;
+  const TilePosition at_tile(tiles, tile);
+  const int64_t first_x_row = int64_t{at_tile.row} * kRows;
   const auto [begin, end] = PartOfK(split, blockIdx.y);
 
-  __shared__ uint64_t barriers[kTileStages];
-  TileCopies<kRows>::prepare(barriers);
-  TileCopies<kRows> copies(weight, x, tiles, column_tile * kTilePanels + warp, first_x_row, begin,
-                           shared_address(shared), shared_address(barriers));
+  TileCopies<kRows> copies(weight, x, tiles, at_tile.column * kTilePanels + warp, first_x_row,
+                           begin, shared_address(shared));
   // Weights do not depend on the grid ahead.
   for (int i = 0; i < kTileStages - 1; ++i) {
     if (begin + i < end) copies.copy_record(weight, begin + i);
@@ -56,7 +51,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   SegmentCursor at(weight, begin);
   TilePlace place;
   for (int chunk = begin; chunk < end; ++chunk) {
-    copies.wait(place);
+    copies.wait();
     at.move_to(weight, chunk);
     const uint8_t* const slots = shared + place.stage * stage_bytes;
     const uint8_t* const blocks = slots + kTilePanels * tiles.slot_bytes + lane * 16;
@@ -95,7 +90,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     }
   }
 
-  const int64_t first_column = int64_t{column_tile} * kTileColumns;
+  const int64_t first_column = int64_t{at_tile.column} * kTileColumns;
   // Of this thread's sums on one of its four rows of the weight, and their rows of X.
   const auto column = [&](int side) { return warp * kPanel + side * 8 + lane / 4; };
   const auto row = [&](int i) { return i / 2 * 8 + lane % 4 * 2 + i % 2; };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -66,11 +67,18 @@ inline WeightSegments lay_out_segments(const MixedWeight& weight,
   WeightSegments laid{};
   for (const WeightSegment& segment : weight.segments) {
     const auto chunks = static_cast<int32_t>((segment.channels + kChunk - 1) / kChunk);
-    laid.segments[laid.segment_count++] = {segment.format, laid.chunks, chunks,
+    const int bytes = record_bytes(segment.format);
+    laid.segments[laid.segment_count++] = {segment.format,
+                                           static_cast<int16_t>(bytes),
+                                           laid.chunks,
+                                           chunks,
                                            static_cast<int32_t>(segment.channels),
                                            laid.panel_bytes};
     laid.chunks += chunks;
-    laid.panel_bytes += int64_t{chunks} * record_bytes(segment.format);
+    laid.panel_bytes += int64_t{chunks} * bytes;
+  }
+  for (int s = laid.segment_count; s < kMostSegments; ++s) {
+    laid.segments[s].first_chunk = std::numeric_limits<int32_t>::max();
   }
   return laid;
 }

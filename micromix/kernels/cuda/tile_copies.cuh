@@ -1,20 +1,13 @@
 // Copies of a weight's records and X's rows to the ring of a tile's block, a chunk of 64 channels
-// to a stage. Of two kinds, for what a GPU has; all threads call them together:
-//   prepare(barriers)           before the first of them
-//   copy_record(weight, chunk)  the next chunk, CHUNK, of the warp's panel
-//   copy_x()                    the next chunk's rows
-//   commit()                    after a chunk's copies, or in place of them
-//   wait(place)                 until the chunk at PLACE is there and all have read the one before
-// A chunk is copied while the one kTileStages - 1 before it is multiplied.
+// to a stage.
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "micromix/kernels/cuda/async_copy.cuh"
-#include "micromix/kernels/cuda/bulk_copy.cuh"
 #include "micromix/kernels/cuda/packed_layout.h"
 #include "micromix/kernels/cuda/shared_barrier.cuh"
+#include "micromix/kernels/cuda/tile_grid.cuh"
 
 namespace micromix::kernels::cuda {
 
@@ -22,15 +15,6 @@ inline constexpr int kTilePanels = 4;
 inline constexpr int kTileThreads = kTilePanels * kLanes;
 inline constexpr int kTileColumns = kTilePanels * kPanel;  // rows of the weight, columns of Y
 inline constexpr int kTileStages = 4;
-
-// Tiles of Y and the parts of K, in the order in which blocks take them: GROUP tiles along the
-// weight by all along X, so that what blocks running together read fits the L2 cache.
-struct TileGrid {
-  int32_t column_tiles;
-  int32_t row_tiles;
-  int32_t group;
-  int32_t slot_bytes;  // of the largest record
-};
 
 template <int kRows>
 __host__ __device__ constexpr int tile_x_bytes() {
@@ -43,30 +27,6 @@ __host__ __device__ int tile_stage_bytes(int slot_bytes) {
 
 using TilePlace = RingPlace<kTileStages>;
 
-// Goes through chunks, knowing the segment of each.
-struct SegmentCursor {
-  int segment = 0;
-  int end;  // of its chunks
-  mx::Format format;
-
-  __device__ SegmentCursor(const WeightView& weight, int chunk) {
-    enter(weight);
-    move_to(weight, chunk);
-  }
-  __device__ void move_to(const WeightView& weight, int chunk) {
-    while (chunk >= end) {
-      ++segment;
-      enter(weight);
-    }
-  }
-
- private:
-  __device__ void enter(const WeightView& weight) {
-    format = weight.segments[segment].format;
-    end = weight.segments[segment].first_chunk + weight.segments[segment].chunks;
-  }
-};
-
 // Panels beyond the weight's end repeat its last.
 __device__ inline const uint8_t* first_record(const WeightView& weight, int panel,
                                               const SegmentCursor& at, int chunk) {
@@ -75,17 +35,14 @@ __device__ inline const uint8_t* first_record(const WeightView& weight, int pane
          int64_t{chunk - segment.first_chunk} * record_bytes(segment.format);
 }
 
-// A piece of 16 bytes a thread (cp.async, sm_80): of its warp's records and of X. Addresses move on
-// before a chunk's copies, not after: a copy reads its address some time after it is issued, and an
-// addition would wait for that.
+// A piece of 16 bytes a thread: of its warp's records and of X. A chunk is copied while the one
+// kTileStages - 1 before it is multiplied. Addresses move on before a chunk's copies, not after: a
+// copy reads its address some time after it is issued, and an addition would wait for that.
 template <int kRows>
-class ThreadTileCopies {
+class TileCopies {
  public:
-  __device__ static void prepare(uint64_t*) {}
-
-  __device__ ThreadTileCopies(const WeightView& weight, const ExactRows& x, const TileGrid& tiles,
-                              int panel, int64_t first_x_row, int first_chunk, uint32_t ring,
-                              uint32_t)
+  __device__ TileCopies(const WeightView& weight, const ExactRows& x, const TileGrid& tiles,
+                        int panel, int64_t first_x_row, int first_chunk, uint32_t ring)
       : at_(weight, first_chunk),
         stage_bytes_(tile_stage_bytes<kRows>(tiles.slot_bytes)),
         chunk_bytes_(x.m * 64 * kBlocksPerChunk) {
@@ -100,6 +57,7 @@ class ThreadTileCopies {
     x_[1] = x_[0] + x.m * 64;
   }
 
+  // The next chunk, CHUNK, of the warp's panel, and of X's rows; then commit(), or in their place.
   __device__ void copy_record(const WeightView& weight, int chunk) {
     record_ += last_bytes_;
     at_.move_to(weight, chunk);
@@ -125,7 +83,8 @@ class ThreadTileCopies {
   }
 
   __device__ void commit() { commit_copies(); }
-  __device__ void wait(const TilePlace&) const {
+  // Until the next chunk is there and all have read the one before.
+  __device__ void wait() const {
     wait_for_copies<kTileStages - 2>();
     __syncthreads();
   }
@@ -153,88 +112,5 @@ class ThreadTileCopies {
   const uint8_t* x_[kBlocksPerChunk];
   int64_t chunk_bytes_;
 };
-
-// Whole records and blocks of X by one lane of a warp (bulk copies, sm_90): without them a large
-// tile's threads spend their time on copying. Rows beyond X's end keep what was there: nobody
-// reads their products.
-template <int kRows>
-class BulkTileCopies {
- public:
-  __device__ static void prepare(uint64_t* barriers) {
-    if (threadIdx.x == 0) {
-      for (int i = 0; i < kTileStages; ++i) {
-        init_barrier(shared_address(barriers + i), kTilePanels + 1);  // who copies a record, or X
-      }
-      fence_barriers();
-    }
-    __syncthreads();
-  }
-
-  __device__ BulkTileCopies(const WeightView& weight, const ExactRows& x, const TileGrid& tiles,
-                            int panel, int64_t first_x_row, int first_chunk, uint32_t ring,
-                            uint32_t barriers)
-      : at_(weight, first_chunk),
-        warp_(__shfl_sync(~0u, static_cast<int>(threadIdx.x / kLanes), 0)),
-        record_shared_(ring + warp_ * tiles.slot_bytes),
-        x_shared_(ring + kTilePanels * tiles.slot_bytes),
-        barriers_(barriers),
-        stage_bytes_(tile_stage_bytes<kRows>(tiles.slot_bytes)),
-        rows_bytes_(static_cast<int>(min(int64_t{kRows}, x.m - first_x_row)) * 64),
-        block_bytes_(x.m * 64),
-        record_(first_record(weight, panel, at_, first_chunk)),
-        x_(reinterpret_cast<const uint8_t*>(x.values) +
-           int64_t{first_chunk} * kBlocksPerChunk * block_bytes_ + first_x_row * 64) {}
-
-  __device__ void copy_record(const WeightView& weight, int chunk) {
-    at_.move_to(weight, chunk);
-    const int bytes = record_bytes(at_.format);
-    const bool elected = elect_lane();
-    const uint32_t barrier = barrier_of(record_to_.stage);
-    arrive_expecting(barrier, bytes, elected);
-    copy_bulk(record_shared_ + record_to_.stage * stage_bytes_, record_, bytes, barrier, elected);
-    record_ += bytes;
-    record_to_.advance();
-  }
-  __device__ void copy_x() {
-    if (warp_ != 0) return;
-    const bool elected = elect_lane();
-    const uint32_t to = x_shared_ + x_to_.stage * stage_bytes_;
-    const uint32_t barrier = barrier_of(x_to_.stage);
-    arrive_expecting(barrier, kBlocksPerChunk * rows_bytes_, elected);
-#pragma unroll
-    for (int block = 0; block < kBlocksPerChunk; ++block) {
-      copy_bulk(to + block * kRows * 64, x_, rows_bytes_, barrier, elected);
-      x_ += block_bytes_;
-    }
-    x_to_.advance();
-  }
-  __device__ void commit() {}
-  __device__ void wait(const TilePlace& place) const {
-    wait_for_phase(barrier_of(place.stage), place.parity);
-    __syncthreads();
-  }
-
- private:
-  __device__ uint32_t barrier_of(int stage) const {
-    return barriers_ + stage * 8;
-  }
-
-  SegmentCursor at_;
-  TilePlace record_to_, x_to_;
-  int warp_;
-  uint32_t record_shared_, x_shared_, barriers_;
-  int stage_bytes_, rows_bytes_;
-  int64_t block_bytes_;
-  const uint8_t *record_, *x_;
-};
-
-// Smaller tiles are done before bulk copies pay.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-template <int kRows>
-using TileCopies = std::conditional_t<kRows == 128, BulkTileCopies<kRows>, ThreadTileCopies<kRows>>;
-#else
-template <int kRows>
-using TileCopies = ThreadTileCopies<kRows>;
-#endif
 
 }  // namespace micromix::kernels::cuda

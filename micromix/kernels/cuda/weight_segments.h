@@ -11,7 +11,8 @@ namespace micromix::kernels::cuda {
 struct WeightSegments {
   struct Segment {
     mx::Format format;
-    int32_t first_chunk;
+    int16_t record_bytes;
+    int32_t first_chunk;  // of a segment that there is not: beyond all chunks
     int32_t chunks;
     int32_t channels;  // without padding
     int64_t offset;    // of its first record in a panel
@@ -21,5 +22,18 @@ struct WeightSegments {
   Segment segments[kMostSegments];
   int64_t panel_bytes;
 };
+
+#ifdef __CUDACC__
+// The segment of chunk CHUNK.
+__device__ inline const WeightSegments::Segment& segment_of(const WeightSegments& weight,
+                                                            int chunk) {
+  int index = 0;
+#pragma unroll
+  for (int next = 1; next < kMostSegments; ++next) {
+    index += chunk >= weight.segments[next].first_chunk ? 1 : 0;
+  }
+  return weight.segments[index];
+}
+#endif
 
 }  // namespace micromix::kernels::cuda
