@@ -112,8 +112,7 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
   const int slot_bytes = largest_record(weight);
   const int shared_bytes =
       std::max(kTileStages * tile_stage_bytes<kRows>(slot_bytes), kRows * kTileStride * 2);
-  const TileGrid tiles = {divide_up(weight.n, kTileColumns), divide_up(x.m, kRows), kGroup,
-                          slot_bytes};
+  const TileOrder tiles = {divide_up(weight.n, kTileColumns), divide_up(x.m, kRows), kGroup};
   const int64_t count = int64_t{tiles.column_tiles} * tiles.row_tiles;
   const auto kernel = &multiply_tiles<kRows>;
   const int64_t slots = int64_t{device_limits().multiprocessors} *
@@ -123,7 +122,7 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
   const SplitK split =
       make_split(weight, workspace, parts, count, int64_t{kRows} * kTileColumns, stream);
   launch(kernel, dim3(static_cast<unsigned>(count), parts), kTileThreads, shared_bytes, stream,
-         overlap, weight, x, y, split, tiles);
+         overlap, weight, x, y, split, tiles, slot_bytes);
 }
 
 // One lane arrives for its warp, which has synchronized. compute-sanitizer's racecheck takes that
@@ -149,8 +148,7 @@ bool multiply_large_tiles(const WeightView& weight, const ExactRows& x, __nv_bfl
   if (layout.stages < LargeLayout::kLeastStages) return false;
 
   LargeSchedule schedule{};
-  schedule.tiles = {divide_up(weight.n, kLargeColumns), divide_up(x.m, kLargeRows), kGroup,
-                    layout.slot_bytes};
+  schedule.tiles = {divide_up(weight.n, kLargeColumns), divide_up(x.m, kLargeRows), kGroup};
   schedule.chunks = weight.chunks;
   const int count = schedule.tiles.count();
   const auto blocks = static_cast<int>(

@@ -13,6 +13,7 @@
 #include "micromix/kernels/cuda/expand.cuh"
 #include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/tile_copies.cuh"
+#include "micromix/kernels/cuda/tile_order.cuh"
 
 namespace micromix::kernels::cuda {
 
@@ -22,20 +23,20 @@ inline constexpr int kTileStride = kTileColumns + 8;
 template <int kRows>
 __global__ void __launch_bounds__(kTileThreads, 2)
     multiply_tiles(const __grid_constant__ WeightView weight, const ExactRows x, __nv_bfloat16* y,
-                   const SplitK split, const TileGrid tiles) {
+                   const SplitK split, const TileOrder tiles, const int slot_bytes) {
   extern __shared__ __align__(16) uint8_t shared[];
   constexpr int kTiles = kRows / 8;
   const int lane = threadIdx.x % kLanes;
   const int warp = threadIdx.x / kLanes;
-  const int stage_bytes = tile_stage_bytes<kRows>(tiles.slot_bytes);
+  const int stage_bytes = tile_stage_bytes<kRows>(slot_bytes);
 
   allow_next_grid();
   const int tile = blockIdx.x;
-  const TilePosition at_tile(tiles, tile);
+  const Tile at_tile(tiles, tile);
   const int64_t first_x_row = int64_t{at_tile.row} * kRows;
   const auto [begin, end] = PartOfK(split, blockIdx.y);
 
-  TileCopies<kRows> copies(weight, x, tiles, at_tile.column * kTilePanels + warp, first_x_row,
+  TileCopies<kRows> copies(weight, x, slot_bytes, at_tile.column * kTilePanels + warp, first_x_row,
                            begin, shared_address(shared));
   // Weights do not depend on the grid ahead.
   for (int i = 0; i < kTileStages - 1; ++i) {
@@ -54,7 +55,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     copies.wait();
     at.move_to(weight, chunk);
     const uint8_t* const slots = shared + place.stage * stage_bytes;
-    const uint8_t* const blocks = slots + kTilePanels * tiles.slot_bytes + lane * 16;
+    const uint8_t* const blocks = slots + kTilePanels * slot_bytes + lane * 16;
     const auto rows = [blocks](int block, int tile8) {
       return *reinterpret_cast<const uint4*>(blocks + (block * kRows + tile8 * 8) * 64);
     };
@@ -65,8 +66,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
       }
       copies.commit();
     };
-    multiply_record<kTiles>(at.format, slots + warp * tiles.slot_bytes, lane, rows, copy_ahead,
-                            sums);
+    multiply_record<kTiles>(at.format, slots + warp * slot_bytes, lane, rows, copy_ahead, sums);
     place.advance();
   }
 

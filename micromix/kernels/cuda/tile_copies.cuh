@@ -6,8 +6,8 @@
 
 #include "micromix/kernels/cuda/async_copy.cuh"
 #include "micromix/kernels/cuda/packed_layout.h"
+#include "micromix/kernels/cuda/segment_cursor.cuh"
 #include "micromix/kernels/cuda/shared_barrier.cuh"
-#include "micromix/kernels/cuda/tile_grid.cuh"
 
 namespace micromix::kernels::cuda {
 
@@ -41,15 +41,15 @@ __device__ inline const uint8_t* first_record(const WeightView& weight, int pane
 template <int kRows>
 class TileCopies {
  public:
-  __device__ TileCopies(const WeightView& weight, const ExactRows& x, const TileGrid& tiles,
-                        int panel, int64_t first_x_row, int first_chunk, uint32_t ring)
+  __device__ TileCopies(const WeightView& weight, const ExactRows& x, int slot_bytes, int panel,
+                        int64_t first_x_row, int first_chunk, uint32_t ring)
       : at_(weight, first_chunk),
-        stage_bytes_(tile_stage_bytes<kRows>(tiles.slot_bytes)),
+        stage_bytes_(tile_stage_bytes<kRows>(slot_bytes)),
         chunk_bytes_(x.m * 64 * kBlocksPerChunk) {
     const int lane = threadIdx.x % kLanes;
-    record_shared_ = ring + threadIdx.x / kLanes * tiles.slot_bytes + lane * 16;
+    record_shared_ = ring + threadIdx.x / kLanes * slot_bytes + lane * 16;
     record_ = first_record(weight, panel, at_, first_chunk) + lane * 16;
-    x_shared_ = ring + kTilePanels * tiles.slot_bytes + threadIdx.x * 16;
+    x_shared_ = ring + kTilePanels * slot_bytes + threadIdx.x * 16;
     const int row = threadIdx.x / 4;
     rows_left_ = static_cast<int>(min(int64_t{kRows}, x.m - first_x_row)) - row;
     x_[0] = reinterpret_cast<const uint8_t*>(x.values) + (first_chunk - 1) * chunk_bytes_ +

@@ -23,17 +23,4 @@ struct WeightSegments {
   int64_t panel_bytes;
 };
 
-#ifdef __CUDACC__
-// The segment of chunk CHUNK.
-__device__ inline const WeightSegments::Segment& segment_of(const WeightSegments& weight,
-                                                            int chunk) {
-  int index = 0;
-#pragma unroll
-  for (int next = 1; next < kMostSegments; ++next) {
-    index += chunk >= weight.segments[next].first_chunk ? 1 : 0;
-  }
-  return weight.segments[index];
-}
-#endif
-
 }  // namespace micromix::kernels::cuda

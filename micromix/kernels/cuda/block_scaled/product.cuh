@@ -21,6 +21,7 @@
 #include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/named_barrier.cuh"
 #include "micromix/kernels/cuda/shared_barrier.cuh"
+#include "micromix/kernels/cuda/tile_order.cuh"
 
 namespace micromix::kernels::cuda::block_scaled {
 
@@ -80,26 +81,6 @@ struct Layout {
   template <typename Shape>
   __host__ __device__ constexpr int bytes() const {
     return barriers_offset<Shape>() + Shape::kGroups * Shape::kStages * 8;
-  }
-};
-
-// Tiles of Y in the order in which blocks take them: GROUP tiles along the weight by all along X,
-// so that what blocks running together read fits the L2 cache.
-struct TileOrder {
-  int32_t column_tiles, row_tiles;
-  int32_t group;
-
-  __host__ __device__ int count() const { return column_tiles * row_tiles; }
-};
-struct Tile {
-  int column, row;
-
-  __device__ Tile(const TileOrder& order, int index) {
-    const int group_tiles = order.group * order.row_tiles;
-    const int first = index / group_tiles * order.group;
-    const int group = min(order.group, order.column_tiles - first);
-    column = first + index % group_tiles % group;
-    row = index % group_tiles / group;
   }
 };
 
