@@ -92,8 +92,21 @@ TEST(CudaProduct, PartsOfKAreWithinTheBound) {
   }
 }
 
-// More tiles than multiprocessors: blocks take shares of the last and the others whole, or all
-// whole.
+// Rings of as many chunks as there are, which depends on the widest format, and more of a block.
+TEST(CudaProduct, PartsOfOneFormatAreWithinTheBound) {
+  Random random(10);
+  for (mx::Format format : {mx::Format::kE2M1, mx::Format::kE3M2}) {
+    const std::vector<SegmentShape> shapes = {{format, format, 6144}};
+    const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+    for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{{130, 40}, {300, 600}}) {
+      const auto weight = random_weight(random, n, shapes, 120, 134, true);
+      expect_within_bound(random, weight.weight, plan, m);
+    }
+  }
+}
+
+// More tiles than the H100 has multiprocessors: blocks take shares of the first and then others
+// whole, or all whole.
 TEST(CudaProduct, ManyTilesAreWithinTheBound) {
   Random random(9);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 1024},

@@ -116,7 +116,7 @@ class LargeCopies {
     chunk_ += piece.begin;
     end_ = piece.end;
     done_ = piece.tile >= schedule.tiles.count();
-    at_ = Tile(schedule.tiles, piece.tile);
+    if (!done_) at_ = Tile(schedule.tiles, piece.tile);
   }
   __device__ void skip(const LargeSchedule& schedule, int chunks) {
     chunk_ += chunks;

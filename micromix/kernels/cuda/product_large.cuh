@@ -1,15 +1,16 @@
-// The product for many rows of X where a GPU copies in bulk (sm_90): tiles of 256 rows of the
-// weight by 128 of X.
+// The product for many rows of X since sm_90, where a block has shared memory for a ring: tiles of
+// 256 rows of the weight by 128 of X.
 //
 // A block has an SM and stays. Eight warps, a panel of the weight each, go through a ring of chunks
 // in shared memory that runs ahead over tiles. They never all meet: a warp waits until a chunk is
 // there, says when it has read it, and writes its part of the outputs alone, so that some expand
-// while others multiply. Every warp copies each eighth chunk, for all.
+// while others multiply. Every warp copies every eighth chunk, for all.
 //
-// Tiles seldom come out even over SMs. The last of them, one to two an SM, are therefore one row of
-// chunks of which every block takes an equal share (stream-K), and takes it first: where a share
-// begins inside a tile, the block leaves its sums in memory for the block in which that tile
-// begins. Waiting for them ends because all blocks run at once.
+// Tiles seldom come out even over SMs. Where it gains, the first tiles, at most two an SM, are
+// therefore one row of chunks of which every block takes an equal share (stream-K), and whole tiles
+// follow, the same number for every block. Where a share begins inside a tile, the block leaves its
+// sums in memory for the block in which that tile begins. Waiting for them ends because all blocks
+// run at once.
 #pragma once
 
 #include <cstdint>
@@ -181,6 +182,7 @@ __device__ inline void write_panel(const WeightView& weight, const ExactRows& x,
       y[x_row * weight.n + y_column] = oracle_output(weight, x, x_row, y_column);
     }
   }
+  __syncwarp();
 }
 
 __global__ void __launch_bounds__(kLargeThreads, 1)

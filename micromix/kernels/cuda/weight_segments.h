@@ -11,8 +11,8 @@ namespace micromix::kernels::cuda {
 struct WeightSegments {
   struct Segment {
     mx::Format format;
-    int16_t record_bytes;
-    int32_t first_chunk;  // of a segment that there is not: beyond all chunks
+    int16_t record_bytes;  // of the weight's kind of records
+    int32_t first_chunk;   // of a segment that there is not: beyond all chunks
     int32_t chunks;
     int32_t channels;  // without padding
     int64_t offset;    // of its first record in a panel
