@@ -307,6 +307,15 @@ void expect_rmsnorm_bound(const RmsNormInput& input, int64_t m, int64_t k, const
   }
 }
 
+// Codes and rows, and EXACT rows if wanted.
+void expect_rmsnorm(const InputPlan& plan, int64_t m, RmsNormInput input, bool exact) {
+  QuantizedOnDevice outputs(plan, m);
+  run_rmsnorm(plan, m, input, outputs.wanted(exact, true, true));
+  const Bits rows = outputs.rows();
+  expect_rmsnorm_bound(input, m, plan.k, rows);
+  outputs.expect_oracle_of(to_floats(rows));
+}
+
 TEST_F(Quantize, RmsNorm) {
   Random random(5);
   for (const std::vector<SegmentShape>& mix : mixes()) {
@@ -316,12 +325,7 @@ TEST_F(Quantize, RmsNorm) {
       for (const bool with_addend : {false, true}) {
         SCOPED_TRACE(::testing::Message()
                      << "m " << m << ", k " << plan.k << ", addend " << with_addend);
-        RmsNormInput input = random_rmsnorm(random, m, plan.k, with_addend);
-        QuantizedOnDevice outputs(plan, m);
-        run_rmsnorm(plan, m, input, outputs.wanted(true, true, true));
-        const Bits rows = outputs.rows();
-        expect_rmsnorm_bound(input, m, plan.k, rows);
-        outputs.expect_oracle_of(to_floats(rows));
+        expect_rmsnorm(plan, m, random_rmsnorm(random, m, plan.k, with_addend), true);
       }
     }
   }
@@ -386,13 +390,7 @@ TEST_F(Quantize, PlacesComeAgain) {
       random, {{E2M1, E2M1, 2176}, {E3M2, E3M2, 640}, {E4M3, E4M3, 1280}}, mx::ScaleRule::kRceil);
   const int64_t m = 2001;
   expect_plain(plan, m, ordinary_rows(random, m, plan.k), false, true, false);
-
-  RmsNormInput input = random_rmsnorm(random, m, plan.k, true);
-  QuantizedOnDevice outputs(plan, m);
-  run_rmsnorm(plan, m, input, outputs.wanted(false, true, true));
-  const Bits rows = outputs.rows();
-  expect_rmsnorm_bound(input, m, plan.k, rows);
-  outputs.expect_oracle_of(to_floats(rows));
+  expect_rmsnorm(plan, m, random_rmsnorm(random, m, plan.k, true), false);
 }
 
 // ROWS against FP64. With u = 2^-24: silu() is off by (1.25 |gate| + 8) u (row_sources.cuh), and
