@@ -9,6 +9,14 @@ __device__ inline uint32_t shared_address(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
 
+// A kernel's dynamic shared memory, behind what it declares itself. At a multiple of 128 bytes: a
+// warp's cp.async to lines that straddle two of them reads the L2 cache twice, a quarter of the
+// product's time at 64 rows (docs/cuda-kernels.md).
+__device__ inline uint8_t* dynamic_shared() {
+  extern __shared__ __align__(128) uint8_t shared[];
+  return shared;
+}
+
 // 16 bytes, both ends aligned to them.
 __device__ inline void copy_async(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared_address(shared)),

@@ -323,7 +323,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
     multiply_few(const __grid_constant__ WeightView weight, const __grid_constant__ ExactRows x,
                  __nv_bfloat16* y, const __grid_constant__ SplitK split,
                  const __grid_constant__ FewLayout layout, const bool overlap) {
-  extern __shared__ __align__(16) uint8_t shared[];
+  uint8_t* const shared = dynamic_shared();
   allow_next_grid();
   const uint32_t sums_read = shared_address(shared + layout.read_offset(kTiles));
   if (threadIdx.x == 0) init_barrier(sums_read, kSumThreads);

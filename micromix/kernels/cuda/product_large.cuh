@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(kLargeThreads, 1)
                    __nv_bfloat16* y, const __grid_constant__ LargeSchedule schedule,
                    const __grid_constant__ LargeLayout layout) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  extern __shared__ __align__(16) uint8_t shared[];
+  uint8_t* const shared = dynamic_shared();
   const int lane = threadIdx.x % kLanes;
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / kLanes), 0);
   allow_next_grid();

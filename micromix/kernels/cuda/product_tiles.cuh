@@ -25,7 +25,7 @@ template <int kRows>
 __global__ void __launch_bounds__(kTileThreads, 2)
     multiply_tiles(const __grid_constant__ WeightView weight, const ExactRows x, __nv_bfloat16* y,
                    const SplitK split, const TileOrder tiles, const int slot_bytes) {
-  extern __shared__ __align__(16) uint8_t shared[];
+  uint8_t* const shared = dynamic_shared();
   constexpr int kTiles = kRows / 8;
   const int lane = threadIdx.x % kLanes;
   const int warp = threadIdx.x / kLanes;
