@@ -105,18 +105,59 @@ TEST(CudaProduct, PartsOfOneFormatAreWithinTheBound) {
   }
 }
 
-// More tiles than the H100 has multiprocessors: blocks take shares of the first and then others
-// whole, or all whole.
+// As many tiles of 256 by 128, or more, as the GPU has multiprocessors: blocks take shares of the
+// first and then others whole, only shares, or only whole ones.
 TEST(CudaProduct, ManyTilesAreWithinTheBound) {
   Random random(9);
-  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 1024},
-                                            {mx::Format::kE2M3, mx::Format::kE4M3, 416},
-                                            {mx::Format::kE4M3, std::nullopt, 608}};
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 448},
+                                            {mx::Format::kE2M3, mx::Format::kE4M3, 160},
+                                            {mx::Format::kE3M2, mx::Format::kE3M2, 96},
+                                            {mx::Format::kE4M3, std::nullopt, 320}};
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-  for (const auto& [m, n] :
-       std::vector<std::pair<int64_t, int64_t>>{{3200, 3000}, {4200, 2040}, {140, 34000}}) {
+  const int64_t processors = device_limits().multiprocessors;
+  for (const auto& [row_tiles, column_tiles] : std::vector<std::pair<int64_t, int64_t>>{
+           {2, processors + 1}, {3, processors / 2}, {2, processors}, {9, processors / 4}}) {
+    const int64_t n = column_tiles * 256 - 8;
     const auto weight = random_weight(random, n, shapes, 120, 134, true);
-    expect_within_bound(random, weight.weight, plan, m);
+    expect_within_bound(random, weight.weight, plan, row_tiles * 128 - 100);
+  }
+}
+
+// One after another, in turn and overlapping: sums and counters that blocks leave are for the next.
+TEST(CudaProduct, OneWorkspaceServesProductsOfAnySize) {
+  Random random(11);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 2048},
+                                            {mx::Format::kE4M3, mx::Format::kE4M3, 1024}};
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  const int64_t n = int64_t{device_limits().multiprocessors} * 192 + 40;
+  const auto weight = random_weight(random, n, shapes, 120, 134, true);
+  const PackedWeight packed(weight.weight, nullptr);
+  struct Case {
+    HostExactRows rows;
+    DeviceArray<__nv_bfloat16> y;
+    std::vector<float> expected;
+  };
+  std::vector<Case> cases;
+  for (int64_t m : {130, 16, 100, 300, 130, 1, 40}) {
+    const std::vector<float> x = random_rows(random, m * plan.k);
+    HostExactRows rows(quantize_rows(plan, m, x.data()));
+    Workspace alone;
+    std::vector<float> expected = product(packed, rows.view(), alone);
+    cases.push_back({std::move(rows), DeviceArray<__nv_bfloat16>(m * n), std::move(expected)});
+  }
+  Workspace shared;
+  for (bool overlap : {false, true}) {
+    SCOPED_TRACE(overlap);
+    for (const Case& each : cases) check(cudaMemset(each.y.data(), 0xFF, each.y.bytes()), "set");
+    for (const Case& each : cases) {
+      multiply(packed, each.rows.view(), each.y.data(), shared, nullptr, overlap);
+    }
+    check(cudaDeviceSynchronize(), "multiply");
+    for (const Case& each : cases) {
+      std::vector<float> y;
+      for (const __nv_bfloat16 value : each.y.to_host()) y.push_back(__bfloat162float(value));
+      EXPECT_EQ(y, each.expected) << each.rows.view().m;
+    }
   }
 }
 
@@ -162,51 +203,71 @@ TEST(CudaProduct, OneHotActivationsReturnTheWeight) {
   }
 }
 
+// X times a weight of scale bytes LOW to HIGH, by the bound; infinite where the exact result is.
+void expect_extreme_outputs(Random& random, int64_t n, int64_t k, int low, int high, int64_t m,
+                            float size) {
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, k}};
+  const auto weight = random_weight(random, n, shapes, low, high, true);
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  std::vector<float> x = random_rows(random, m * k);
+  for (float& value : x) value = std::clamp(value * size, -3e38f, 3e38f);
+  const QuantizedRows rows = quantize_rows(plan, m, x.data());
+  Workspace workspace;
+  const auto y =
+      product(PackedWeight(weight.weight, nullptr), HostExactRows(rows).view(), workspace);
+  for (int64_t i = 0; i < m * n; ++i) {
+    const OracleValue exact = oracle_output(weight.weight, rows, i / n, i % n);
+    if (std::fabs(exact.value) >= 0x1.FFp127) {
+      ASSERT_TRUE(std::isinf(y[i]));
+    } else {
+      ASSERT_LE(std::fabs(y[i] - exact.value), error_bound(exact, product_additions(k)))
+          << low << ".." << high << " m " << m << " n " << n << " size " << size << " exactly "
+          << exact.value << " found " << y[i];
+    }
+  }
+}
+
 TEST(CudaProduct, ExtremeScalesComeFromTheOracle) {
   Random random(5);
-  const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, 64}};
   for (const auto& [low, high] : std::vector<std::pair<int, int>>{{0, 3}, {0, 254}, {250, 254}}) {
     for (int64_t m : {4, 12, 40, 80, 140}) {
       for (float size : {1e-37f, 1e-30f, 1.0f, 1e30f, 1e37f}) {
-        const auto weight = random_weight(random, 9, shapes, low, high, true);
-        const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-        std::vector<float> x = random_rows(random, m * 64);
-        for (float& value : x) value = std::clamp(value * size, -3e38f, 3e38f);
-        const QuantizedRows rows = quantize_rows(plan, m, x.data());
-        Workspace workspace;
-        const auto y =
-            product(PackedWeight(weight.weight, nullptr), HostExactRows(rows).view(), workspace);
-        for (int64_t i = 0; i < m * 9; ++i) {
-          const OracleValue exact = oracle_output(weight.weight, rows, i / 9, i % 9);
-          if (std::fabs(exact.value) >= 0x1.FFp127) {
-            ASSERT_TRUE(std::isinf(y[i]));
-          } else {
-            ASSERT_LE(std::fabs(y[i] - exact.value), error_bound(exact, product_additions(64)))
-                << low << ".." << high << " m " << m << " size " << size << " exactly "
-                << exact.value << " found " << y[i];
-          }
-        }
+        expect_extreme_outputs(random, 9, 64, low, high, m, size);
       }
     }
+  }
+}
+
+// The same where blocks share K, and one writes what others' rows and columns take from it.
+TEST(CudaProduct, ExtremeScalesOfPartsComeFromTheOracle) {
+  Random random(12);
+  for (int64_t m : {4, 12, 20, 40, 80, 140}) {
+    for (float size : {1e-37f, 1.0f}) expect_extreme_outputs(random, 40, 1088, 0, 254, m, size);
   }
 }
 
 TEST(CudaProduct, NanScaleMakesItsOutputsNan) {
   Random random(6);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE4M3, 64}};
-  auto weight = random_weight(random, 3, shapes, 127, 127, false);
-  std::fill(weight.codes[0].begin(), weight.codes[0].end(), 0);  // also against all-zero blocks
-  weight.scales[0][2 * 1 + 1] = mx::kScaleNan;                   // row 1, second block
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-  for (int64_t m : {2, 10, 30, 50, 90, 170}) {
+  // The last so wide that blocks have several tiles of 256 by 128.
+  const int64_t wide = int64_t{device_limits().multiprocessors} * 300;
+  for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
+           {2, 3}, {10, 3}, {30, 3}, {50, 3}, {90, 3}, {170, 3}, {130, wide}}) {
+    auto weight = random_weight(random, n, shapes, 127, 127, false);
+    std::fill(weight.codes[0].begin(), weight.codes[0].end(), 0);  // also against all-zero blocks
+    const int64_t column = n / 3;
+    weight.scales[0][2 * column + 1] = mx::kScaleNan;  // its second block
     std::vector<float> x(m * 64, 1.0f);
     x[64 + 5] = std::numeric_limits<float>::infinity();
     Workspace workspace;
     const HostExactRows rows(quantize_rows(plan, m, x.data()));
     const auto y = product(PackedWeight(weight.weight, nullptr), rows.view(), workspace);
-    for (int64_t i = 0; i < m * 3; ++i) {
-      EXPECT_EQ(std::isnan(y[i]), i / 3 == 1 || i % 3 == 1) << m << " " << i;
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < m * n; ++i) {
+      if (std::isnan(y[i]) != (i / n == 1 || i % n == column)) ++wrong;
     }
+    EXPECT_EQ(wrong, 0) << m << " " << n;
   }
 }
 

@@ -24,13 +24,14 @@ struct RowEnd {
   __device__ bool needs_oracle() const { return factor == 0; }
 };
 
-// K split over blocks. Each part leaves its sums in memory, and one block adds all, in the order of
-// parts, so that results do not depend on who comes first.
+// K split over blocks. Each part leaves its sums in memory, and one block adds all; or a cluster's
+// blocks leave them in shared memory and add some each. In the order of parts, so that results do
+// not depend on who comes first.
 struct SplitK {
   int32_t parts;
   int32_t chunks;      // of every part, and
   int32_t extra;       // one more of the first parts
-  float* partials;     // [tiles][parts][sums of a tile]
+  float* partials;     // [tiles][parts][sums of a tile]; null: one part, or a cluster's
   uint32_t* counters;  // [tiles], parts that are there; zero between launches
 };
 

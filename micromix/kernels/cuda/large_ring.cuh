@@ -42,18 +42,21 @@ struct LargeLayout {
   __host__ __device__ int bytes() const { return empty_offset() + stages * 8; }
 };
 
-// What blocks take: shares of the first SHARED tiles, then whole ones in turn.
+// What blocks take: shares of the first SHARED tiles, then whole ones in turn. Or, of a cluster in
+// row Y of the grid, shares of tile Y.
 struct LargeSchedule {
   TileOrder tiles;
   int32_t shared;
   int32_t chunks;        // of a tile
-  int32_t share_chunks;  // of all shared ones that every block takes, and
+  int32_t share_chunks;  // of the shared ones that every block takes, and
   int32_t extra;         // one more of the first blocks
   float* partials;       // [blocks][kLargePanels][kLargeSums / 4][kLanes][4]
   uint32_t* counters;    // [blocks][kLargePanels]: whether they are there; zero between launches
 
   // The first of the shared chunks that a block takes.
-  __device__ int share(int block) const { return block * share_chunks + min(block, extra); }
+  __device__ int share(int block) const {
+    return static_cast<int>(blockIdx.y) * chunks + block * share_chunks + min(block, extra);
+  }
 };
 
 // The NUMBER-th of what this block works on: chunks BEGIN to END of a tile, which after the last is

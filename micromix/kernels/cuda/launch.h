@@ -27,6 +27,13 @@ int blocks_per_processor(void (*kernel)(Arguments...), int threads, int shared_b
   return blocks_per_processor(reinterpret_cast<const void*>(kernel), threads, shared_bytes);
 }
 
+// How many clusters of SIZE such blocks fit the GPU at once (sm_90).
+int clusters_at_once(const void* kernel, int threads, int shared_bytes, int size);
+template <typename... Arguments>
+int clusters_at_once(void (*kernel)(Arguments...), int threads, int shared_bytes, int size) {
+  return clusters_at_once(reinterpret_cast<const void*>(kernel), threads, shared_bytes, size);
+}
+
 // Whether the code of KERNEL that runs here was compiled for compute capability CAPABILITY (90 is
 // 9.0) or later: it may be an older GPU's, translated.
 bool code_is_for(const void* kernel, int capability);
@@ -35,22 +42,36 @@ bool code_is_for(void (*kernel)(Arguments...), int capability) {
   return code_is_for(reinterpret_cast<const void*>(kernel), capability);
 }
 
-// With SHARED_BYTES of dynamic shared memory. OVERLAP: programmatic dependent launch.
+struct LaunchShape {
+  dim3 blocks;
+  int threads;
+  int shared_bytes;  // dynamic
+  dim3 cluster = {1, 1, 1};
+};
+
+// OVERLAP: programmatic dependent launch.
 template <typename... Arguments>
-void launch(void (*kernel)(Arguments...), dim3 blocks, int threads, int shared_bytes,
-            cudaStream_t stream, bool overlap, Arguments... arguments) {
+void launch(void (*kernel)(Arguments...), const LaunchShape& shape, cudaStream_t stream,
+            bool overlap, const Arguments&... arguments) {
   allow_shared_memory(kernel);
+  cudaLaunchAttribute attributes[2];
+  unsigned count = 0;
+  if (overlap) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster.x * shape.cluster.y > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {shape.cluster.x, shape.cluster.y, 1};
+  }
   cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared_bytes;
+  config.gridDim = shape.blocks;
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = overlap ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, arguments...), "multiplying");
+  config.attrs = attributes;
+  config.numAttrs = count;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), "launching");
 }
 
 }  // namespace micromix::kernels::cuda

@@ -1,5 +1,5 @@
-// The thread blocks that share a row: a cluster (sm_90), or one alone. They exchange what all of
-// them need through each other's shared memory.
+// The thread blocks that share a row, or an output tile: a cluster (sm_90), or one alone. They
+// exchange what all of them need through each other's shared memory.
 #pragma once
 
 #include <cstdint>
@@ -78,6 +78,18 @@ struct ClusterPeers {
                    : "memory");
     }
 #endif
+  }
+
+  // From the same place in block RANK's shared memory.
+  __device__ static float4 load(const float4* from, int rank) {
+    float4 value{};
+#if __CUDA_ARCH__ >= 900
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+                 : "r"(at_rank(from, rank))
+                 : "memory");
+#endif
+    return value;
   }
 
   // Stores before are seen after, those to global memory too.

@@ -13,6 +13,7 @@ namespace {
 
 // Kernels here declare less than this themselves.
 constexpr int kStaticSharedBytes = 64;
+constexpr int kMostRanks = 8;  // of a cluster, on any GPU
 
 int largest_record(const WeightView& weight) {
   int bytes = 0;
@@ -33,9 +34,13 @@ void reserve_partials(Workspace& workspace, int64_t partials, int64_t counters,
   }
 }
 
+SplitK split_of_clusters(const WeightView& weight, int parts) {
+  return {parts, weight.chunks / parts, weight.chunks % parts, nullptr, nullptr};
+}
+
 SplitK make_split(const WeightView& weight, Workspace& workspace, int parts, int64_t tiles,
                   int64_t sums_of_tile, cudaStream_t stream) {
-  SplitK split = {parts, weight.chunks / parts, weight.chunks % parts, nullptr, nullptr};
+  SplitK split = split_of_clusters(weight, parts);
   if (parts == 1) return split;
   reserve_partials(workspace, tiles * parts * sums_of_tile, tiles, stream);
   split.partials = workspace.partials.data();
@@ -99,9 +104,17 @@ bool multiply_few_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat
       multiply_few<kTiles, 2>, multiply_few<kTiles, 3>, multiply_few<kTiles, 4>,
       multiply_few<kTiles, 5>, multiply_few<kTiles, 6>};
   const auto kernel = kKernels[plan.layout.stages - 2];
-  launch(kernel, dim3(plan.columns, plan.parts), kFewThreads, plan.layout.bytes(kTiles), stream,
+  launch(kernel, {dim3(plan.columns, plan.parts), kFewThreads, plan.layout.bytes(kTiles)}, stream,
          overlap, weight, x, y, split, plan.layout, overlap);
   return true;
+}
+
+// In how many parts of K clusters share so many TILES: at most MOST, as many as all run at once.
+template <typename Kernel>
+int parts_of_clusters(Kernel kernel, int threads, int shared_bytes, int64_t tiles, int most) {
+  int parts = std::min(kMostRanks, most);
+  while (parts > 1 && clusters_at_once(kernel, threads, shared_bytes, parts) < tiles) --parts;
+  return parts;
 }
 
 template <int kRows>
@@ -109,20 +122,27 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
                         Workspace& workspace, cudaStream_t stream, bool overlap) {
   constexpr int kGroup = 16;
   constexpr int kLeastChunks = 4;  // of a part: enough to fill the ring
-  const int slot_bytes = largest_record(weight);
-  const int shared_bytes =
-      std::max(kTileStages * tile_stage_bytes<kRows>(slot_bytes), kRows * kTileStride * 2);
-  const TileOrder tiles = {divide_up(weight.n, kTileColumns), divide_up(x.m, kRows), kGroup};
-  const int64_t count = int64_t{tiles.column_tiles} * tiles.row_tiles;
+  constexpr int kSums = kTileSums<kRows, kTileColumns>;
+  // On a multiprocessor, no more by taking its shared memory: where it had room for more, clusters,
+  // and blocks by programmatic dependent launch, would crowd on some.
+  constexpr int kBlocksEach = 2;
+  const DeviceLimits& device = device_limits();
+  const TileJob job = {{divide_up(weight.n, kTileColumns), divide_up(x.m, kRows), kGroup},
+                       largest_record(weight)};
+  const int64_t tiles = int64_t{job.order.column_tiles} * job.order.row_tiles;
   const auto kernel = &multiply_tiles<kRows>;
-  const int64_t slots = int64_t{device_limits().multiprocessors} *
-                        blocks_per_processor(kernel, kTileThreads, shared_bytes);
-  const auto parts = static_cast<int>(
-      std::clamp<int64_t>(slots / count, 1, std::max(1, weight.chunks / kLeastChunks)));
-  const SplitK split =
-      make_split(weight, workspace, parts, count, int64_t{kRows} * kTileColumns, stream);
-  launch(kernel, dim3(static_cast<unsigned>(count), parts), kTileThreads, shared_bytes, stream,
-         overlap, weight, x, y, split, tiles, slot_bytes);
+  const int shared_bytes =
+      std::max({kTileStages * tile_stage_bytes<kRows>(job.slot_bytes), kSums * int{sizeof(float)},
+                device.shared_bytes_each / (kBlocksEach + 1)});
+  auto parts = static_cast<int>(std::clamp<int64_t>(kBlocksEach * device.multiprocessors / tiles, 1,
+                                                    std::max(1, weight.chunks / kLeastChunks)));
+  const bool clusters = code_is_for(kernel, 90);
+  if (clusters) parts = parts_of_clusters(kernel, kTileThreads, shared_bytes, tiles, parts);
+  const SplitK split = clusters ? split_of_clusters(weight, parts)
+                                : make_split(weight, workspace, parts, tiles, kSums, stream);
+  LaunchShape shape = {dim3(static_cast<unsigned>(tiles), parts), kTileThreads, shared_bytes};
+  if (clusters) shape.cluster.y = parts;
+  launch(kernel, shape, stream, overlap, weight, x, y, split, job);
 }
 
 // One lane arrives for its warp, which has synchronized. compute-sanitizer's racecheck takes that
@@ -141,8 +161,11 @@ bool multiply_large_tiles(const WeightView& weight, const ExactRows& x, __nv_bfl
   constexpr int kLeastChunks = 8;  // of a block
   // Of a tile, whose time it takes a block about to leave sums and another to add them.
   constexpr int64_t kSharingChunks = 16;
+  // What sharing adds to the time of the last block, by a cluster and through memory.
+  constexpr int kClusterChunks = 4;
+  constexpr int kLeavingChunks = 10;
   const DeviceLimits& device = device_limits();
-  if (!code_is_for(&multiply_large, 90)) return false;
+  if (!code_is_for(&multiply_large<false>, 90)) return false;
   LargeLayout layout = {LargeLayout::kMostStages, largest_record(weight), arriving_lanes()};
   while (layout.bytes() > device.shared_bytes_block - kStaticSharedBytes) --layout.stages;
   if (layout.stages < LargeLayout::kLeastStages) return false;
@@ -154,6 +177,23 @@ bool multiply_large_tiles(const WeightView& weight, const ExactRows& x, __nv_bfl
   const auto blocks = static_cast<int>(
       std::min<int64_t>(std::max(int64_t{count}, int64_t{count} * weight.chunks / kLeastChunks),
                         device.multiprocessors));
+  int most_parts = std::min(device.multiprocessors / count, weight.chunks / kLeastChunks);
+  // Sums take the ring's place.
+  constexpr int kSumsBytes = kTileSums<kLargeRows, kLargeColumns> * int{sizeof(float)};
+  if (layout.turned_offset() < kSumsBytes) most_parts = 1;
+  const int parts =
+      parts_of_clusters(&multiply_large<true>, kLargeThreads, layout.bytes(), count, most_parts);
+  if (parts > 1 && divide_up(weight.chunks, parts) + kClusterChunks <=
+                       int64_t{count} * weight.chunks / blocks + kLeavingChunks) {
+    schedule.shared = count;
+    schedule.share_chunks = weight.chunks / parts;
+    schedule.extra = weight.chunks % parts;
+    const auto ranks = static_cast<unsigned>(parts);
+    launch(&multiply_large<true>,
+           {dim3(ranks, count), kLargeThreads, layout.bytes(), {ranks, 1, 1}}, stream, overlap,
+           weight, x, y, schedule, layout);
+    return true;
+  }
   // In the last turn, without sharing.
   const int idle = count % blocks == 0 ? 0 : blocks - count % blocks;
   if (idle * int64_t{weight.chunks} > kSharingChunks * blocks) {
@@ -165,8 +205,8 @@ bool multiply_large_tiles(const WeightView& weight, const ExactRows& x, __nv_bfl
     schedule.partials = workspace.partials.data();
     schedule.counters = workspace.counters.data();
   }
-  launch(&multiply_large, dim3(blocks), kLargeThreads, layout.bytes(), stream, overlap, weight, x,
-         y, schedule, layout);
+  launch(&multiply_large<false>, {dim3(blocks), kLargeThreads, layout.bytes()}, stream, overlap,
+         weight, x, y, schedule, layout);
   return true;
 }
 

@@ -10,7 +10,8 @@
 // therefore one row of chunks of which every block takes an equal share (stream-K), and whole tiles
 // follow, the same number for every block. Where a share begins inside a tile, the block leaves its
 // sums in memory for the block in which that tile begins. Waiting for them ends because all blocks
-// run at once.
+// run at once. Where tiles are at most half as many as SMs, each is a cluster's, whose blocks share
+// it by parts of K and add them through shared memory.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,7 @@
 #include "micromix/kernels/cuda/expand.cuh"
 #include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/large_ring.cuh"
+#include "micromix/kernels/cuda/tile_parts.cuh"
 
 namespace micromix::kernels::cuda {
 
@@ -185,6 +187,8 @@ __device__ inline void write_panel(const WeightView& weight, const ExactRows& x,
   __syncwarp();
 }
 
+// CLUSTERED: a cluster has a tile, and each of its blocks a part of K and some rows of the outputs.
+template <bool clustered>
 __global__ void __launch_bounds__(kLargeThreads, 1)
     multiply_large(const __grid_constant__ WeightView weight, const __grid_constant__ ExactRows x,
                    __nv_bfloat16* y, const __grid_constant__ LargeSchedule schedule,
@@ -207,6 +211,22 @@ __global__ void __launch_bounds__(kLargeThreads, 1)
       const int end = min(piece.end, segment.end);
       multiply_chunks(segment.format, end - chunk, lane, ring, sums);
       chunk = end;
+    }
+    if constexpr (clustered) {
+      const ClusterPeers peers{static_cast<int>(gridDim.x)};
+      const Tile tile(schedule.tiles, piece.tile);
+      const int64_t first_row = int64_t{tile.row} * kLargeRows;
+      const TileRows rows(first_row, int64_t{tile.column} * kLargeColumns,
+                          static_cast<int>(min(int64_t{kLargeRows}, x.m - first_row)), peers.rank(),
+                          peers.count());
+      auto* const own = reinterpret_cast<float*>(shared);
+      __syncthreads();  // the ring has been read
+      store_sums<kLargeColumns>(own, warp, lane, sums);
+      peers.synchronize();
+      TileWriter<kLargeColumns, kLargePanels>(weight, x, y, rows, warp, lane)
+          .write(PartsOfCluster{own}, peers.count());
+      peers.synchronize();  // a block's shared memory is there until it ends
+      return;
     }
     if (piece.begin > 0) {
       leave_sums(schedule, warp, lane, sums);

@@ -191,18 +191,12 @@ void launch_shape(const DeviceLimits& limits, const Job& job, const Source& sour
     const int blocks = blocks_per_processor(kernel, threads, shared_bytes);
     grid = std::min<int64_t>(grid, int64_t{blocks} * limits.multiprocessors);
   }
-  allow_shared_memory(kernel);
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(grid));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
-  config.stream = stream;
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(shape.blocks_each), 1, 1};
-  config.attrs = &cluster;
-  config.numAttrs = Peers::kAlone ? 0 : 1;
-  check(cudaLaunchKernelEx(&config, kernel, source, job, shape.layout, peers), "quantize");
+  cuda::launch(kernel,
+               {dim3(static_cast<unsigned>(grid)),
+                threads,
+                shared_bytes,
+                {static_cast<unsigned>(shape.blocks_each), 1, 1}},
+               stream, false, source, job, shape.layout, peers);
 }
 
 template <typename Source>

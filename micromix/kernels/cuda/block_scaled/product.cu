@@ -54,8 +54,8 @@ void launch_shape(const Call& call) {
   const auto kernel = &multiply_block_scaled<Mma, Shape>;
   const int at_once =
       device_limits().multiprocessors * blocks_per_processor(kernel, Shape::kThreads, shared_bytes);
-  launch(kernel, dim3(std::min(order.count(), at_once)), Shape::kThreads, shared_bytes, call.stream,
-         call.overlap, call.weight, call.x, call.y, order, layout);
+  launch(kernel, {dim3(std::min(order.count(), at_once)), Shape::kThreads, shared_bytes},
+         call.stream, call.overlap, call.weight, call.x, call.y, order, layout);
 }
 
 template <typename Mma>
