@@ -43,22 +43,23 @@ int clusters_at_once(const void* kernel, int threads, int shared_bytes, int size
   static std::map<std::tuple<const void*, int, int, int>, int> known;
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  const auto [at, is_new] = known.try_emplace({kernel, threads, shared_bytes, size}, 0);
-  if (is_new) {
-    allow_shared_memory(kernel);
-    cudaLaunchAttribute cluster{};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(size);
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared_bytes;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    check(cudaOccupancyMaxActiveClusters(&at->second, kernel, &config),
-          "cudaOccupancyMaxActiveClusters");
-  }
-  return at->second;
+  const std::tuple key(kernel, threads, shared_bytes, size);
+  if (const auto found = known.find(key); found != known.end()) return found->second;
+  allow_shared_memory(kernel);
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(size);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  int clusters = 0;
+  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config),
+        "cudaOccupancyMaxActiveClusters");
+  known[key] = clusters;
+  return clusters;
 }
 
 bool code_is_for(const void* kernel, int capability) {

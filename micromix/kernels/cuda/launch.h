@@ -45,8 +45,8 @@ bool code_is_for(void (*kernel)(Arguments...), int capability) {
 struct LaunchShape {
   dim3 blocks;
   int threads;
-  int shared_bytes;  // dynamic
-  dim3 cluster = {1, 1, 1};
+  int shared_bytes;          // dynamic
+  dim3 cluster = {1, 1, 1};  // x and y
 };
 
 // OVERLAP: programmatic dependent launch.

@@ -1,5 +1,5 @@
 // The thread blocks that share a row, or an output tile: a cluster (sm_90), or one alone. They
-// exchange what all of them need through each other's shared memory.
+// exchange what they need of each other through their shared memory.
 #pragma once
 
 #include <cstdint>

@@ -34,13 +34,14 @@ void reserve_partials(Workspace& workspace, int64_t partials, int64_t counters,
   }
 }
 
-SplitK split_of_clusters(const WeightView& weight, int parts) {
+// K in so many parts of like length, whose sums stay in shared memory.
+SplitK even_split(const WeightView& weight, int parts) {
   return {parts, weight.chunks / parts, weight.chunks % parts, nullptr, nullptr};
 }
 
 SplitK make_split(const WeightView& weight, Workspace& workspace, int parts, int64_t tiles,
                   int64_t sums_of_tile, cudaStream_t stream) {
-  SplitK split = split_of_clusters(weight, parts);
+  SplitK split = even_split(weight, parts);
   if (parts == 1) return split;
   reserve_partials(workspace, tiles * parts * sums_of_tile, tiles, stream);
   split.partials = workspace.partials.data();
@@ -123,22 +124,25 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
   constexpr int kGroup = 16;
   constexpr int kLeastChunks = 4;  // of a part: enough to fill the ring
   constexpr int kSums = kTileSums<kRows, kTileColumns>;
-  // On a multiprocessor, no more by taking its shared memory: where it had room for more, clusters,
-  // and blocks by programmatic dependent launch, would crowd on some.
+  // On a multiprocessor since sm_90, no more by taking its shared memory: where it had room for
+  // more, clusters, and blocks by programmatic dependent launch, would crowd on some.
   constexpr int kBlocksEach = 2;
   const DeviceLimits& device = device_limits();
   const TileJob job = {{divide_up(weight.n, kTileColumns), divide_up(x.m, kRows), kGroup},
                        largest_record(weight)};
   const int64_t tiles = int64_t{job.order.column_tiles} * job.order.row_tiles;
   const auto kernel = &multiply_tiles<kRows>;
+  const bool clusters = code_is_for(kernel, 90);
   const int shared_bytes =
       std::max({kTileStages * tile_stage_bytes<kRows>(job.slot_bytes), kSums * int{sizeof(float)},
-                device.shared_bytes_each / (kBlocksEach + 1)});
-  auto parts = static_cast<int>(std::clamp<int64_t>(kBlocksEach * device.multiprocessors / tiles, 1,
-                                                    std::max(1, weight.chunks / kLeastChunks)));
-  const bool clusters = code_is_for(kernel, 90);
+                clusters ? device.shared_bytes_each / (kBlocksEach + 1) : 0});
+  const int64_t slots =
+      int64_t{device.multiprocessors} *
+      (clusters ? kBlocksEach : blocks_per_processor(kernel, kTileThreads, shared_bytes));
+  auto parts = static_cast<int>(
+      std::clamp<int64_t>(slots / tiles, 1, std::max(1, weight.chunks / kLeastChunks)));
   if (clusters) parts = parts_of_clusters(kernel, kTileThreads, shared_bytes, tiles, parts);
-  const SplitK split = clusters ? split_of_clusters(weight, parts)
+  const SplitK split = clusters ? even_split(weight, parts)
                                 : make_split(weight, workspace, parts, tiles, kSums, stream);
   LaunchShape shape = {dim3(static_cast<unsigned>(tiles), parts), kTileThreads, shared_bytes};
   if (clusters) shape.cluster.y = parts;
@@ -161,7 +165,8 @@ bool multiply_large_tiles(const WeightView& weight, const ExactRows& x, __nv_bfl
   constexpr int kLeastChunks = 8;  // of a block
   // Of a tile, whose time it takes a block about to leave sums and another to add them.
   constexpr int64_t kSharingChunks = 16;
-  // What sharing adds to the time of the last block, by a cluster and through memory.
+  // What sharing adds to the time of the last block alone, by a cluster and through memory: fitted
+  // to an H100 (M = 256 and 512).
   constexpr int kClusterChunks = 4;
   constexpr int kLeavingChunks = 10;
   const DeviceLimits& device = device_limits();

@@ -18,7 +18,7 @@ struct Workspace {
   DeviceArray<uint32_t> counters;  // zero between products
 };
 
-// Y [m, n] BF16 = X times the weight, plus its bias. X was quantized by a plan with the weight's
+// Y [m, n] BF16, aligned to 16 bytes, = X times the weight, plus its bias. X was quantized by a plan with the weight's
 // segments. Asynchronous on STREAM, one launch. With OVERLAP the launch may begin before the one
 // ahead of it on the stream has ended (programmatic dependent launch; sm_90 up).
 void multiply(const PackedWeight& weight, const ExactRows& x, __nv_bfloat16* y,

@@ -2,16 +2,16 @@
 // 256 rows of the weight by 128 of X.
 //
 // A block has an SM and stays. Eight warps, a panel of the weight each, go through a ring of chunks
-// in shared memory that runs ahead over tiles. They never all meet: a warp waits until a chunk is
-// there, says when it has read it, and writes its part of the outputs alone, so that some expand
-// while others multiply. Every warp copies every eighth chunk, for all.
+// in shared memory that runs ahead over tiles. On the way they never all meet: a warp waits until a
+// chunk is there, says when it has read it, and writes its part of the outputs alone, so that some
+// expand while others multiply. Every warp copies every eighth chunk, for all.
 //
 // Tiles seldom come out even over SMs. Where it gains, the first tiles, at most two an SM, are
 // therefore one row of chunks of which every block takes an equal share (stream-K), and whole tiles
 // follow, the same number for every block. Where a share begins inside a tile, the block leaves its
 // sums in memory for the block in which that tile begins. Waiting for them ends because all blocks
-// run at once. Where tiles are at most half as many as SMs, each is a cluster's, whose blocks share
-// it by parts of K and add them through shared memory.
+// run at once. Where tiles are at most half as many as SMs, and it is reckoned to be quicker, each
+// is a cluster's, whose blocks share it by parts of K and add them through shared memory.
 #pragma once
 
 #include <cstdint>
