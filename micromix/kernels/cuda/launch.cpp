@@ -3,76 +3,92 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
-#include <set>
 #include <tuple>
 
 namespace micromix::kernels::cuda {
+namespace {
 
-// All ask the driver once, as that takes longer than a launch.
+// The driver's answers, each asked for once, as that takes longer than a launch.
+template <typename Key>
+class Answers {
+ public:
+  template <typename Ask>
+  int get(const Key& key, const Ask& ask) {
+    const std::lock_guard lock(mutex_);
+    const auto known = known_.find(key);
+    return known != known_.end() ? known->second : known_.emplace(key, ask()).first->second;
+  }
 
-void allow_shared_memory(const void* kernel) {
-  static std::set<const void*> allowed;
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  if (allowed.contains(kernel)) return;
+ private:
+  std::map<Key, int> known_;
+  std::mutex mutex_;
+};
+
+cudaFuncAttributes attributes_of(const void* kernel) {
   cudaFuncAttributes attributes{};
   check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
-  const int most =
-      device_limits().shared_bytes_block - static_cast<int>(attributes.sharedSizeBytes);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
-        "cudaFuncSetAttribute");
-  allowed.insert(kernel);
+  return attributes;
+}
+
+}  // namespace
+
+LaunchConfig::LaunchConfig(const LaunchShape& shape, cudaStream_t stream, bool overlap) {
+  unsigned count = 0;
+  if (overlap) {
+    attributes_[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes_[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster.x * shape.cluster.y > 1) {
+    attributes_[count].id = cudaLaunchAttributeClusterDimension;
+    attributes_[count++].val.clusterDim = {shape.cluster.x, shape.cluster.y, 1};
+  }
+  config_.gridDim = shape.blocks;
+  config_.blockDim = dim3(shape.threads);
+  config_.dynamicSmemBytes = shape.shared_bytes;
+  config_.stream = stream;
+  config_.attrs = attributes_;
+  config_.numAttrs = count;
+}
+
+void allow_shared_memory(const void* kernel) {
+  static Answers<const void*> allowed;
+  allowed.get(kernel, [&] {
+    const int most = device_limits().shared_bytes_block -
+                     static_cast<int>(attributes_of(kernel).sharedSizeBytes);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+          "cudaFuncSetAttribute");
+    return most;
+  });
 }
 
 int blocks_per_processor(const void* kernel, int threads, int shared_bytes) {
-  static std::map<std::tuple<const void*, int, int>, int> known;
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  int& blocks = known[{kernel, threads, shared_bytes}];
-  if (blocks == 0) {
+  static Answers<std::tuple<const void*, int, int>> known;
+  return known.get({kernel, threads, shared_bytes}, [&] {
     allow_shared_memory(kernel);
+    int blocks = 0;
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads,
                                                         static_cast<size_t>(shared_bytes)),
           "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-    blocks = std::max(blocks, 1);
-  }
-  return blocks;
+    return std::max(blocks, 1);
+  });
 }
 
 int clusters_at_once(const void* kernel, int threads, int shared_bytes, int size) {
-  static std::map<std::tuple<const void*, int, int, int>, int> known;
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  const std::tuple key(kernel, threads, shared_bytes, size);
-  if (const auto found = known.find(key); found != known.end()) return found->second;
-  allow_shared_memory(kernel);
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(size), 1, 1};
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(size);
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
-  int clusters = 0;
-  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config),
-        "cudaOccupancyMaxActiveClusters");
-  known[key] = clusters;
-  return clusters;
+  static Answers<std::tuple<const void*, int, int, int>> known;
+  return known.get({kernel, threads, shared_bytes, size}, [&] {
+    allow_shared_memory(kernel);
+    const dim3 cluster(size);
+    const LaunchConfig config({cluster, threads, shared_bytes, cluster}, nullptr, false);
+    int clusters = 0;
+    check(cudaOccupancyMaxActiveClusters(&clusters, kernel, config.get()),
+          "cudaOccupancyMaxActiveClusters");
+    return clusters;
+  });
 }
 
 bool code_is_for(const void* kernel, int capability) {
-  static std::map<const void*, int> known;
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  int& version = known[kernel];
-  if (version == 0) {
-    cudaFuncAttributes attributes{};
-    check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
-    version = attributes.ptxVersion;
-  }
-  return version >= capability;
+  static Answers<const void*> versions;
+  return versions.get(kernel, [&] { return attributes_of(kernel).ptxVersion; }) >= capability;
 }
 
 }  // namespace micromix::kernels::cuda

@@ -49,29 +49,24 @@ struct LaunchShape {
   dim3 cluster = {1, 1, 1};  // x and y
 };
 
-// OVERLAP: programmatic dependent launch.
+// A shape as CUDA takes it. OVERLAP: programmatic dependent launch.
+class LaunchConfig {
+ public:
+  LaunchConfig(const LaunchShape& shape, cudaStream_t stream, bool overlap);
+  LaunchConfig(const LaunchConfig&) = delete;
+  const cudaLaunchConfig_t* get() const { return &config_; }
+
+ private:
+  cudaLaunchAttribute attributes_[2];
+  cudaLaunchConfig_t config_{};  // points to them
+};
+
 template <typename... Arguments>
 void launch(void (*kernel)(Arguments...), const LaunchShape& shape, cudaStream_t stream,
             bool overlap, const Arguments&... arguments) {
   allow_shared_memory(kernel);
-  cudaLaunchAttribute attributes[2];
-  unsigned count = 0;
-  if (overlap) {
-    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (shape.cluster.x * shape.cluster.y > 1) {
-    attributes[count].id = cudaLaunchAttributeClusterDimension;
-    attributes[count++].val.clusterDim = {shape.cluster.x, shape.cluster.y, 1};
-  }
-  cudaLaunchConfig_t config{};
-  config.gridDim = shape.blocks;
-  config.blockDim = dim3(shape.threads);
-  config.dynamicSmemBytes = shape.shared_bytes;
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = count;
-  check(cudaLaunchKernelEx(&config, kernel, arguments...), "launching");
+  const LaunchConfig config(shape, stream, overlap);
+  check(cudaLaunchKernelEx(config.get(), kernel, arguments...), "launching");
 }
 
 }  // namespace micromix::kernels::cuda

@@ -11,7 +11,7 @@
 namespace micromix::kernels::cuda {
 namespace {
 
-// Kernels here declare less than this themselves.
+// Left of a block's for what a kernel with rings as long as fit may declare itself.
 constexpr int kStaticSharedBytes = 64;
 constexpr int kMostRanks = 8;  // of a cluster, on any GPU
 
