@@ -15,17 +15,26 @@
 
 namespace micromix::testing {
 
-// Y [m, n] as floats, of which MULTIPLY(y) writes on the default stream. Poisoned before, so that
-// an output nobody writes is NaN.
-template <typename Multiply>
-std::vector<float> outputs_of(int64_t m, int64_t n, const Multiply& multiply) {
-  const kernels::cuda::DeviceArray<__nv_bfloat16> y(m * n);
+// So that an output nobody writes is NaN.
+inline void poison(const kernels::cuda::DeviceArray<__nv_bfloat16>& y) {
   kernels::cuda::check(cudaMemset(y.data(), 0xFF, y.bytes()), "cudaMemset");
-  multiply(y.data());
+}
+
+// Once all that the device was to do is done.
+inline std::vector<float> floats_of(const kernels::cuda::DeviceArray<__nv_bfloat16>& y) {
   kernels::cuda::check(cudaDeviceSynchronize(), "multiply");
   std::vector<float> values;
   for (const __nv_bfloat16 value : y.to_host()) values.push_back(__bfloat162float(value));
   return values;
+}
+
+// Y [m, n] as floats, of which MULTIPLY(y) writes on the default stream; poisoned before.
+template <typename Multiply>
+std::vector<float> outputs_of(int64_t m, int64_t n, const Multiply& multiply) {
+  const kernels::cuda::DeviceArray<__nv_bfloat16> y(m * n);
+  poison(y);
+  multiply(y.data());
+  return floats_of(y);
 }
 
 // All outputs where they are few, else 64 rows, 64 columns and where tiles meet.

@@ -45,6 +45,16 @@ void expect_within_bound(Random& random, const MixedWeight& weight, const InputP
   EXPECT_EQ(product(packed, exact_rows.view(), workspace), y) << "run to run";
 }
 
+// Weights of each of so many rows N, with a bias, times M rows, by one plan.
+void expect_sizes_within_bound(Random& random, const std::vector<SegmentShape>& shapes,
+                               const std::vector<std::pair<int64_t, int64_t>>& sizes) {
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  for (const auto& [m, n] : sizes) {
+    const auto weight = random_weight(random, n, shapes, 120, 134, true);
+    expect_within_bound(random, weight.weight, plan, m);
+  }
+}
+
 TEST(CudaProduct, EveryOperandPairIsWithinTheBound) {
   Random random(1);
   for (mx::Format weight_format : mx::kOperandFormats) {
@@ -84,24 +94,15 @@ TEST(CudaProduct, PartsOfKAreWithinTheBound) {
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 4096},
                                             {mx::Format::kE3M2, mx::Format::kE3M2, 96},
                                             {mx::Format::kE4M3, mx::Format::kE4M3, 2976}};
-  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-  for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
-           {1, 40}, {16, 100}, {40, 70}, {100, 40}, {16, 2200}, {130, 40}, {300, 600}}) {
-    const auto weight = random_weight(random, n, shapes, 120, 134, true);
-    expect_within_bound(random, weight.weight, plan, m);
-  }
+  expect_sizes_within_bound(
+      random, shapes, {{1, 40}, {16, 100}, {40, 70}, {100, 40}, {16, 2200}, {130, 40}, {300, 600}});
 }
 
 // Rings of as many chunks as there are, which depends on the widest format, and more of a block.
 TEST(CudaProduct, PartsOfOneFormatAreWithinTheBound) {
   Random random(10);
   for (mx::Format format : {mx::Format::kE2M1, mx::Format::kE3M2}) {
-    const std::vector<SegmentShape> shapes = {{format, format, 6144}};
-    const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-    for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{{130, 40}, {300, 600}}) {
-      const auto weight = random_weight(random, n, shapes, 120, 134, true);
-      expect_within_bound(random, weight.weight, plan, m);
-    }
+    expect_sizes_within_bound(random, {{format, format, 6144}}, {{130, 40}, {300, 600}});
   }
 }
 
@@ -113,14 +114,13 @@ TEST(CudaProduct, ManyTilesAreWithinTheBound) {
                                             {mx::Format::kE2M3, mx::Format::kE4M3, 160},
                                             {mx::Format::kE3M2, mx::Format::kE3M2, 96},
                                             {mx::Format::kE4M3, std::nullopt, 320}};
-  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  const auto tiles = [](int64_t rows, int64_t columns) {
+    return std::pair(rows * 128 - 100, columns * 256 - 8);
+  };
   const int64_t processors = device_limits().multiprocessors;
-  for (const auto& [row_tiles, column_tiles] : std::vector<std::pair<int64_t, int64_t>>{
-           {2, processors + 1}, {3, processors / 2}, {2, processors}, {9, processors / 4}}) {
-    const int64_t n = column_tiles * 256 - 8;
-    const auto weight = random_weight(random, n, shapes, 120, 134, true);
-    expect_within_bound(random, weight.weight, plan, row_tiles * 128 - 100);
-  }
+  expect_sizes_within_bound(random, shapes,
+                            {tiles(2, processors + 1), tiles(3, processors / 2),
+                             tiles(2, processors), tiles(9, processors / 4)});
 }
 
 // One after another, in turn and overlapping: sums and counters that blocks leave are for the next.
@@ -148,15 +148,12 @@ TEST(CudaProduct, OneWorkspaceServesProductsOfAnySize) {
   Workspace shared;
   for (bool overlap : {false, true}) {
     SCOPED_TRACE(overlap);
-    for (const Case& each : cases) check(cudaMemset(each.y.data(), 0xFF, each.y.bytes()), "set");
+    for (const Case& each : cases) testing::poison(each.y);
     for (const Case& each : cases) {
       multiply(packed, each.rows.view(), each.y.data(), shared, nullptr, overlap);
     }
-    check(cudaDeviceSynchronize(), "multiply");
     for (const Case& each : cases) {
-      std::vector<float> y;
-      for (const __nv_bfloat16 value : each.y.to_host()) y.push_back(__bfloat162float(value));
-      EXPECT_EQ(y, each.expected) << each.rows.view().m;
+      EXPECT_EQ(testing::floats_of(each.y), each.expected) << each.rows.view().m;
     }
   }
 }
