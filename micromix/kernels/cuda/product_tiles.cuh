@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   store_sums<kTileColumns>(own, warp, lane, sums);
   if (split.parts == 1) {
     __syncthreads();
-    return writer(0, 1).template write<1>(OnePart{own}, 1);
+    return writer(0, 1).template write<1>(PartsInMemory{own, 0}, 1);
   }
   const ClusterPeers peers{split.parts};
   peers.synchronize();

@@ -34,7 +34,7 @@ __device__ void store_sums(float* tile, int panel, int lane, const float (&sums)
   }
 }
 
-// Parts of a tile in global memory, one behind the other.
+// Parts of a tile in global memory, or one in the block's shared memory: one behind the other.
 struct PartsInMemory {
   const float* first;
   int64_t stride;
@@ -50,12 +50,6 @@ struct PartsOfCluster {
   __device__ float4 load(int part, int at) const {
     return ClusterPeers::load(reinterpret_cast<const float4*>(own + at), part);
   }
-};
-// One part, in the block's own shared memory.
-struct OnePart {
-  const float* own;
-
-  __device__ float4 load(int, int at) const { return *reinterpret_cast<const float4*>(own + at); }
 };
 
 // What of a tile a block writes: ROW and COLUMN are the tile's first in Y, and of its rows those
