@@ -29,7 +29,8 @@ class HostExactRows {
         for (int64_t row = 0; row < m; ++row) {
           const int64_t place = (first_block + block) * m + row;
           const int64_t from = row * rows.plan.k + channel + block * mx::kBlockSize;
-          shifts[place] = make_block(rows, segment, from, values.data() + place * mx::kBlockSize);
+          shifts[place] =
+              make_block(rows, segment, row, from, values.data() + place * mx::kBlockSize);
           if (shifts[place] != 0) special[row] = 1;
         }
       }
@@ -52,9 +53,9 @@ class HostExactRows {
            kernels::cuda::kBlocksPerChunk;
   }
 
-  // The shift of the block whose first value is FROM.
+  // The shift of row ROW's block whose first value is FROM.
   static int8_t make_block(const kernels::QuantizedRows& rows,
-                           const kernels::InputPlan::Segment& segment, int64_t from,
+                           const kernels::InputPlan::Segment& segment, int64_t row, int64_t from,
                            uint16_t* out) {
     const bool quantized = segment.format.has_value();
     const uint8_t scale = quantized ? rows.scales[from / mx::kBlockSize] : mx::kScaleOne;
@@ -75,7 +76,7 @@ class HostExactRows {
       const float value = quantized ? std::ldexp(mx::decode(*segment.format, rows.codes[from + i]),
                                                  zero ? 0 : exponent - 128 * shift)
                                     : rows.values[from + i];
-      out[i] = finite ? mx::to_bfloat16(value).bits : 0x7FC0;
+      out[kernels::cuda::exact_place(row, i)] = finite ? mx::to_bfloat16(value).bits : 0x7FC0;
     }
     return shift;
   }

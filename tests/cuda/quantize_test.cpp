@@ -526,7 +526,7 @@ TEST_F(SlowQuantize, ManyRows) {
         const testing::ExactBlock block =
             testing::exact_block(expected, segment, 0, channel + local * mx::kBlockSize);
         const int64_t at = first_block + local;
-        ASSERT_EQ(testing::difference(block, found.data() + at * mx::kBlockSize), "");
+        ASSERT_EQ(testing::difference(block, row, found.data() + at * mx::kBlockSize), "");
         ASSERT_EQ(int{found_shifts[at]}, block.shift);
         any_shift = any_shift || block.shift != 0;
       }

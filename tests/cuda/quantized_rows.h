@@ -101,11 +101,12 @@ inline ExactBlock exact_block(const kernels::QuantizedRows& rows,
   return block;
 }
 
-// The first difference between blocks, if any.
-inline std::string difference(const ExactBlock& expected, const uint16_t* found) {
+// The first difference of row ROW's block, if any.
+inline std::string difference(const ExactBlock& expected, int64_t row, const uint16_t* block) {
   for (int i = 0; i < mx::kBlockSize; ++i) {
-    if (expected.values ? found[i] == (*expected.values)[i] : is_nan(found[i])) continue;
-    return "element " + std::to_string(i) + " is " + std::to_string(mx::to_float({found[i]})) +
+    const uint16_t found = block[kernels::cuda::exact_place(row, i)];
+    if (expected.values ? found == (*expected.values)[i] : is_nan(found)) continue;
+    return "element " + std::to_string(i) + " is " + std::to_string(mx::to_float({found})) +
            ", expected " +
            (expected.values ? std::to_string(mx::to_float({(*expected.values)[i]})) : "NaN");
   }
@@ -190,7 +191,7 @@ class QuantizedOnDevice {
           }
           if (block.shift != 0) special[row] = 1;
           const int64_t place = (first_block + local) * m_ + row;
-          std::string problem = difference(block, values.data() + place * mx::kBlockSize);
+          std::string problem = difference(block, row, values.data() + place * mx::kBlockSize);
           if (shifts[place] != block.shift) {
             problem += " shift " + std::to_string(shifts[place]) + ", expected " +
                        std::to_string(block.shift);

@@ -42,17 +42,26 @@ struct PlanView {
   const int32_t* permutation;  // [k]; null: identity
 };
 
-// Exact rows: VALUES [blocks][m][32], channels of a block in the plan's order. A block whose scale
-// exponent lies outside -117...112 is stored times 2^(-128 * SHIFTS[block][m]), SHIFTS being -1, 0
-// or 1 (as the exponent is below, inside or above), which makes it exact again; SPECIAL[m] is 1
-// where a row has such a block. A block with NaN or Inf is all NaN. An all-zero block is zeros.
-// Padding is zeros with shift 0.
+// Exact rows: VALUES [blocks][m][32], channels of a block in the order of exact_place(). A block
+// whose scale exponent lies outside -117...112 is stored times 2^(-128 * SHIFTS[block][m]), SHIFTS
+// being -1, 0 or 1 (as the exponent is below, inside or above), which makes it exact again;
+// SPECIAL[m] is 1 where a row has such a block. A block with NaN or Inf is all NaN. An all-zero
+// block is zeros. Padding is zeros with shift 0.
 struct ExactRows {
   int64_t m;
   __nv_bfloat16* values;
   int8_t* shifts;
   uint8_t* special;
 };
+// Where channel CHANNEL, 0 to 31, of row ROW stands in its block: pieces of eight, 16 bytes, are
+// exchanged by row. Copied to shared memory as they are, any piece of eight rows lies in all banks
+// then. wgmma calls it a swizzle of 64 bytes.
+MICROMIX_HOST_DEVICE constexpr int exact_piece(int64_t row, int piece) {
+  return piece ^ static_cast<int>(row >> 1 & 3);
+}
+MICROMIX_HOST_DEVICE constexpr int exact_place(int64_t row, int channel) {
+  return exact_piece(row, channel / 8) * 8 + channel % 8;
+}
 inline constexpr int kLowestExactExponent = -117;
 inline constexpr int kHighestExactExponent = 112;
 

@@ -101,6 +101,21 @@ __device__ inline void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Operands B of a block's two steps, from eight exact rows in shared memory: ADDRESS, of one of
+// them, is as exact_rows_at() says.
+__device__ inline uint4 load_exact_rows(uint32_t address) {
+  uint4 b;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(b.x), "=r"(b.y), "=r"(b.z), "=r"(b.w)
+               : "r"(address));
+  return b;
+}
+// Where the lane's address points to, from a block's first row on: a piece of ROW, which is row
+// lane % 8 of the eight.
+__device__ inline int exact_rows_at(int row, int lane) {
+  return row * 64 + exact_piece(row, lane / 8) * 16;
+}
+
 // A lane's packed words of a block: where they are read from, and read.
 template <mx::Format format>
 struct UnreadWords {
@@ -127,9 +142,8 @@ __device__ uint2 load_scales(const uint8_t* record, int lane) {
 }
 
 // A block of a record times kTiles tiles of 8 rows of the activation. WORDS(half) are the lane's
-// packed words, ROWS(block, tile) its share of a tile: of row lane / 4 channels 8 (lane % 4) ... +
-// 7 of the block, as four pairs. Both halves are expanded first, so that a tile's share is wanted
-// once.
+// packed words, ROWS(block, tile) its operands of a tile (load_exact_rows()). Both halves are
+// expanded first, so that a tile's are wanted once.
 template <mx::Format format, int block, int kTiles, typename Words, typename Rows>
 __device__ void multiply_block(const Words& words, const uint2& scales, const Rows& rows,
                                float (&sums)[2][kTiles][4]) {

@@ -139,11 +139,11 @@ class LargeCopies {
 // A chunk in the ring, as a warp's lane reads it.
 struct LargeChunk {
   const uint8_t* record;  // of the warp's panel
-  const uint8_t* rows;    // the lane's share of X's first eight
+  uint32_t rows;          // the lane's of X's first eight for load_exact_rows()
   uint32_t empty;         // the barrier that says that it has been read
 
   __device__ uint4 operator()(int block, int tile8) const {
-    return *reinterpret_cast<const uint4*>(rows + (block * kLargeRows + tile8 * 8) * 64);
+    return load_exact_rows(rows + (block * kLargeRows + tile8 * 8) * 64);
   }
 };
 
@@ -182,8 +182,10 @@ class LargeRing {
   __device__ LargeChunk enter() {
     wait_for_phase(full_ + stage_ * 8, parity_);
     const uint8_t* const slots = shared_ + stage_ * layout_.stage_bytes();
-    const LargeChunk chunk = {slots + warp_ * layout_.slot_bytes,
-                              slots + layout_.x_offset() + lane_ * 16, empty_ + stage_ * 8};
+    const LargeChunk chunk = {
+        slots + warp_ * layout_.slot_bytes,
+        shared_address(slots) + layout_.x_offset() + exact_rows_at(lane_ % 8, lane_),
+        empty_ + stage_ * 8};
     if (++stage_ == layout_.stages) {
       stage_ = 0;
       parity_ ^= 1;

@@ -86,8 +86,8 @@ __device__ __noinline__ __nv_bfloat16 oracle_output(const WeightView& weight, co
           ldexp(element, scale_exponent(weight, record, segment.format, row, block));
       const int64_t x_block = block * x.m + x_row;
       const double x_value = ldexp(
-          static_cast<double>(
-              __bfloat162float(x.values[x_block * mx::kBlockSize + channel % mx::kBlockSize])),
+          static_cast<double>(__bfloat162float(
+              x.values[x_block * mx::kBlockSize + exact_place(x_row, channel % mx::kBlockSize)])),
           128 * x.shifts[x_block]);
       sum += weight_value * x_value;
     }

@@ -8,9 +8,7 @@
 //
 // A record holds two halves of 16 rows, each four fragments of mma.m16n8k16: block b in {0, 1} of
 // 32 channels, step t in {0, 1}. Lane 4 g + q of a fragment holds registers r in 0...3 of two
-// values e in {0, 1}: row g + 8 (r % 2) and channel 32 b + 8 q + 4 t + 2 (r / 2) + e. The order of
-// channels inside a block is free as long as both operands agree: this one makes a lane's share of
-// the other operand, 8 q ... 8 q + 7, 16 consecutive bytes.
+// values e in {0, 1}: row g + 8 (r % 2) and channel 32 b + 16 t + 8 (r / 2) + 2 q + e.
 //
 // Within a word, bits stand where few shifts and masks put them into the fields of a pair of BF16
 // numbers (expand.cuh).
@@ -47,9 +45,9 @@ MICROMIX_HOST_DEVICE constexpr FragmentPlace fragment_place(int row, int channel
   const int in_block = channel % 32;
   return {row / 16,
           channel / 32,
-          in_block % 8 / 4,
-          row % 8 * 4 + in_block / 8,
-          row % 16 / 8 + in_block % 4 / 2 * 2,
+          in_block / 16,
+          row % 8 * 4 + in_block % 8 / 2,
+          row % 16 / 8 + in_block % 16 / 8 * 2,
           in_block % 2};
 }
 

@@ -92,7 +92,7 @@ __global__ void fill_records(WeightView view, int index, StoredSegment stored,
     // Register value / 2 % 4 of step value / 8 % 2 of block value / 16.
     const int side = value % 2, reg = value / 2 % 4, step = value / 8 % 2, block = value / 16;
     const int row = half * 16 + reg % 2 * 8 + lane / 4;
-    const int channel = block * 32 + lane % 4 * 8 + step * 4 + reg / 2 * 2 + side;
+    const int channel = block * 32 + step * 16 + reg / 2 * 8 + lane % 4 * 2 + side;
     const int64_t stored_row = panel * kPanel + row;
     const int64_t stored_channel = chunk * kChunk + channel;
     if (stored_row >= view.n || stored_channel >= segment.channels) continue;

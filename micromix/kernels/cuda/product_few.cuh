@@ -231,6 +231,13 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
   const PartOfK part(split, blockIdx.y);
 
   const auto m = static_cast<int>(x.m);
+  // Of each tile's rows the lane's for load_exact_rows(); of rows that there are not the last.
+  uint32_t own_rows[kTiles];
+#pragma unroll
+  for (int i = 0; i < kTiles; ++i) {
+    const int row = min(i * 8 + lane % 8, m - 1);
+    own_rows[i] = exact_rows_at(row, lane);
+  }
   uint8_t* const ring = shared + warp * layout.warp_bytes();
   uint8_t* const own_x = ring + layout.x_offset();
   auto* const entries = reinterpret_cast<RecordEntry*>(ring + layout.entries_offset());
@@ -298,11 +305,9 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
       wait_for_copies<kStages - 2>();
       __syncwarp();  // of all lanes; and the slot that is filled next has been read
       copy_next();
-      const uint8_t* const blocks = own_x + i * layout.x_bytes + lane % 4 * 16;
+      const uint32_t blocks = shared_address(own_x) + i * layout.x_bytes;
       const auto rows = [&](int block, int tile) {
-        const int row = tile * 8 + lane / 4;
-        return row < m ? *reinterpret_cast<const uint4*>(blocks + (block * m + row) * 64)
-                       : uint4{0, 0, 0, 0};
+        return load_exact_rows(blocks + block * m * 64 + own_rows[tile]);
       };
       multiply_record<kTiles>(
           entries[i].format, ring + slot * layout.slot_bytes, lane, rows, [] {}, sums);

@@ -61,9 +61,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     copies.wait();
     at.move_to(weight, chunk);
     const uint8_t* const slots = shared + place.stage * stage_bytes;
-    const uint8_t* const blocks = slots + kTilePanels * job.slot_bytes + lane * 16;
+    const uint32_t blocks =
+        shared_address(slots) + kTilePanels * job.slot_bytes + exact_rows_at(lane % 8, lane);
     const auto rows = [blocks](int block, int tile8) {
-      return *reinterpret_cast<const uint4*>(blocks + (block * kRows + tile8 * 8) * 64);
+      return load_exact_rows(blocks + (block * kRows + tile8 * 8) * 64);
     };
     const auto copy_ahead = [&] {
       if (chunk + kTileStages - 1 < end) {

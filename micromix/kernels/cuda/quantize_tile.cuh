@@ -138,10 +138,11 @@ __device__ void gather(const void* staged, const LaneChannels& channels,
   }
 }
 
-// Stores a block's 64 bytes, 32 a thread's, as 16-byte pieces in their order over the two threads,
-// so that both stores fill sectors. All of the warp call it, with what they have STORED if
+// Stores row ROW's 64 bytes of a block, 32 a thread's, as 16-byte pieces in turn over the two
+// threads, so that both stores fill sectors. All of the warp call it, with what they have STORED if
 // anything.
-__device__ inline void store_block(uint4* block, int half, bool stored, const uint4 (&x)[2]) {
+__device__ inline void store_block(uint4* block, int32_t row, int half, bool stored,
+                                   const uint4 (&x)[2]) {
   uint4 low = x[0], high = x[1];
   const uint4 sent = half == 0 ? high : low;
   const uint4 other = {__shfl_xor_sync(~0u, sent.x, 1), __shfl_xor_sync(~0u, sent.y, 1),
@@ -152,8 +153,8 @@ __device__ inline void store_block(uint4* block, int half, bool stored, const ui
     low = other;
   }
   if (!stored) return;
-  block[half] = low;
-  block[2 + half] = high;
+  block[exact_piece(row, half)] = low;
+  block[exact_piece(row, 2 + half)] = high;
 }
 
 // The side SIDE of eight words, in their order.
@@ -229,7 +230,7 @@ __device__ Scale<kRows> scale_block(const Job& job, const SegmentJob& segment, c
 __device__ inline void store_values(const Job& job, const SegmentJob& segment, const Place& place,
                                     int32_t row, const uint32_t (&values)[kWords<1>], uint4*) {
   const int64_t at = int64_t{segment.first_block + place.local_block} * job.m + row;
-  store_block(reinterpret_cast<uint4*>(job.exact.values + at * mx::kBlockSize), place.half,
+  store_block(reinterpret_cast<uint4*>(job.exact.values + at * mx::kBlockSize), row, place.half,
               place.is_stored(place.local_block), {side_of(0, values), side_of(1, values)});
 }
 
@@ -262,7 +263,8 @@ __device__ inline void store_values(const Job& job, const SegmentJob& segment, c
 #pragma unroll
     for (int i = 0; i < kExchangeBlocks; i += kStored) {
       if (exists && place.is_stored(place.tile_block + first + i + down)) {
-        reinterpret_cast<uint4*>(job.exact.values + at * mx::kBlockSize)[across] =
+        // The first row is even: both have their pieces in the same order.
+        reinterpret_cast<uint4*>(job.exact.values + at * mx::kBlockSize)[exact_piece(row, across)] =
             piece_of(i + down, across);
       }
       at += int64_t{job.m} * kStored;
