@@ -44,21 +44,21 @@ struct PartOfK {
         end(begin + split.chunks + (index < split.extra ? 1 : 0)) {}
 };
 
-// Called by all threads of a block once they wrote their part's sums; LAST is shared. True in the
-// block whose part comes last, which then may read all parts. The barrier and the release by one
+// Called by all threads of a block once they wrote their part's sums. True in the block whose part
+// comes last, which then may read all parts. The barrier and the release by one
 // thread order all threads' writes.
-__device__ inline bool is_last_part(const SplitK& split, int64_t tile, bool& last) {
+__device__ inline bool is_last_part(const SplitK& split, int64_t tile) {
   __syncthreads();
+  int last = 0;
   if (threadIdx.x == 0) {
     uint32_t before;
     asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
                  : "=r"(before)
                  : "l"(split.counters + tile), "r"(split.parts - 1)
                  : "memory");
-    last = before == static_cast<uint32_t>(split.parts - 1);  // and it is zero again
+    last = before == static_cast<uint32_t>(split.parts - 1) ? 1 : 0;  // and it is zero again
   }
-  __syncthreads();
-  return last;
+  return __syncthreads_or(last) != 0;
 }
 
 // Says, by one thread after a barrier of those that wrote them, that a part's sums are there: one

@@ -1,4 +1,4 @@
-// The product for up to 128 rows of X, and for more where product_large.cuh's cannot run: tiles of
+// The product for up to 128 rows of X, and for more on all but Hopper (hopper/product.cuh): tiles of
 // 128 rows of the weight by 32, 64 or 128 of X.
 //
 // Four warps, a panel each. Records and X's blocks of one chunk pass through a ring in shared
@@ -87,8 +87,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     constexpr int kSums = kTileSums<kRows, kTileColumns>;
     float* const of_tile = split.partials + int64_t{tile} * split.parts * kSums;
     store_sums<kTileColumns>(of_tile + blockIdx.y * kSums, warp, lane, sums);
-    __shared__ bool last;
-    if (!is_last_part(split, tile, last)) return;
+    if (!is_last_part(split, tile)) return;
     return writer(0, 1).template write<8>(PartsInMemory{of_tile, kSums}, split.parts);
   }
   auto* const own = reinterpret_cast<float*>(shared);
