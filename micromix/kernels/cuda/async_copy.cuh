@@ -9,11 +9,11 @@ __device__ inline uint32_t shared_address(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
 
-// A kernel's dynamic shared memory, behind what it declares itself. At a multiple of 128 bytes: a
+// A kernel's dynamic shared memory; products declare none themselves. At a multiple of 128 bytes: a
 // warp's cp.async to lines that straddle two of them reads the L2 cache twice, a quarter of the
-// product's time at 64 rows (docs/cuda-kernels.md).
+// product's time at 64 rows (docs/cuda-kernels.md). And of 512, which a swizzle of 64 bytes needs.
 __device__ inline uint8_t* dynamic_shared() {
-  extern __shared__ __align__(128) uint8_t shared[];
+  extern __shared__ __align__(512) uint8_t shared[];
   return shared;
 }
 

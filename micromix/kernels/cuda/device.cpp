@@ -22,7 +22,9 @@ const DeviceLimits& device_limits() {
       check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
       return value;
     };
-    return DeviceLimits{attribute(cudaDevAttrMultiProcessorCount),
+    return DeviceLimits{attribute(cudaDevAttrComputeCapabilityMajor) * 10 +
+                            attribute(cudaDevAttrComputeCapabilityMinor),
+                        attribute(cudaDevAttrMultiProcessorCount),
                         attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
                         attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)};
   }();

@@ -22,6 +22,7 @@ void check(cudaError_t status, const char* what);
 void* allocate(int64_t bytes);
 
 struct DeviceLimits {
+  int capability;  // compute capability, 90 for 9.0
   int multiprocessors;
   int shared_bytes_each;   // of a multiprocessor
   int shared_bytes_block;  // that a thread block may have, what its kernel declares included

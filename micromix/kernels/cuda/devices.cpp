@@ -107,6 +107,9 @@ std::string_view product_of([[maybe_unused]] const GpuInfo& gpu, [[maybe_unused]
                : "block-scaled mma.sync, mxf8f6f4 as E4M3 (sm_120)";
   }
 #endif
+#ifdef MICROMIX_HOPPER
+  if (gpu.major == 9) return "exact BF16 mma.sync, wgmma for many rows (sm_90a)";
+#endif
   return "exact BF16 mma.sync (sm_80+)";
 }
 

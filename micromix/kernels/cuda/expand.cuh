@@ -141,13 +141,9 @@ __device__ uint2 load_scales(const uint8_t* record, int lane) {
   return *reinterpret_cast<const uint2*>(record + code_bytes(format) + lane / 4 * 8);
 }
 
-// A block of a record times kTiles tiles of 8 rows of the activation. WORDS(half) are the lane's
-// packed words, ROWS(block, tile) its operands of a tile (load_exact_rows()). Both halves are
-// expanded first, so that a tile's are wanted once.
-template <mx::Format format, int block, int kTiles, typename Words, typename Rows>
-__device__ void multiply_block(const Words& words, const uint2& scales, const Rows& rows,
-                               float (&sums)[2][kTiles][4]) {
-  uint32_t a[2][2][4];  // [half][step]
+// Operands A of a block, [half][step]. WORDS(half) are the lane's packed words.
+template <mx::Format format, int block, typename Words>
+__device__ void expand_block(const Words& words, const uint2& scales, uint32_t (&a)[2][2][4]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const uint32_t word = half == 0 ? scales.x : scales.y;
@@ -156,6 +152,16 @@ __device__ void multiply_block(const Words& words, const uint2& scales, const Ro
     expand<format, 0>(packed, low, high, a[half][0]);
     expand<format, 1>(packed, low, high, a[half][1]);
   }
+}
+
+// A block of a record times kTiles tiles of 8 rows of the activation. WORDS(half) are the lane's
+// packed words, ROWS(block, tile) its operands of a tile (load_exact_rows()). Both halves are
+// expanded first, so that a tile's are wanted once.
+template <mx::Format format, int block, int kTiles, typename Words, typename Rows>
+__device__ void multiply_block(const Words& words, const uint2& scales, const Rows& rows,
+                               float (&sums)[2][kTiles][4]) {
+  uint32_t a[2][2][4];
+  expand_block<format, block>(words, scales, a);
   // The two products that add to one sum stand apart, for the second waits for the first.
   constexpr int kTogether = kTiles < 4 ? kTiles : 4;
 #pragma unroll

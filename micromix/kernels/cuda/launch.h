@@ -1,6 +1,7 @@
 // Launching kernels.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include <cuda_runtime.h>
@@ -32,6 +33,16 @@ int clusters_at_once(const void* kernel, int threads, int shared_bytes, int size
 template <typename... Arguments>
 int clusters_at_once(void (*kernel)(Arguments...), int threads, int shared_bytes, int size) {
   return clusters_at_once(reinterpret_cast<const void*>(kernel), threads, shared_bytes, size);
+}
+
+// The largest clusters, of MOST at most, of which so many run at once.
+template <typename... Arguments>
+int largest_clusters(void (*kernel)(Arguments...), int threads, int shared_bytes, int64_t clusters,
+                     int most) {
+  constexpr int kMostBlocks = 8;  // on any GPU
+  int size = std::min(kMostBlocks, most);
+  while (size > 1 && clusters_at_once(kernel, threads, shared_bytes, size) < clusters) --size;
+  return size;
 }
 
 // Whether the code of KERNEL that runs here was compiled for compute capability CAPABILITY (90 is

@@ -67,8 +67,9 @@ __device__ inline __nv_bfloat16 round_once(double value) {
 }
 
 // Output [row of X, row of the weight]. A zero times a NaN of X is NaN, as on the tensor cores.
-__device__ __noinline__ __nv_bfloat16 oracle_output(const WeightView& weight, const ExactRows& x,
-                                                    int64_t x_row, int64_t row) {
+__device__ __noinline__ inline __nv_bfloat16 oracle_output(const WeightView& weight,
+                                                           const ExactRows& x, int64_t x_row,
+                                                           int64_t row) {
   if (isnan(weight.factors[row])) return __float2bfloat16_rn(weight.factors[row]);
   double sum = weight.bias == nullptr ? 0.0 : static_cast<double>(weight.bias[row]);
   for (int s = 0; s < weight.segment_count; ++s) {

@@ -1,5 +1,6 @@
 #include "micromix/kernels/cuda/packed_weight.h"
 
+#include <algorithm>
 #include <climits>
 #include <vector>
 
@@ -190,6 +191,14 @@ void PackedWeight::collect_oracle_rows(const MixedWeight& weight) {
   view_.oracle_count = static_cast<int32_t>(rows.size());
   view_.oracle_rows = oracle_rows_.data();
   view_.oracle_scales = oracle_scales_.data();
+}
+
+int largest_record(const WeightView& weight) {
+  int bytes = 0;
+  for (int i = 0; i < weight.segment_count; ++i) {
+    bytes = std::max(bytes, record_bytes(weight.segments[i].format));
+  }
+  return bytes;
 }
 
 }  // namespace micromix::kernels::cuda

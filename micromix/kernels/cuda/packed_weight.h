@@ -34,4 +34,7 @@ class PackedWeight {
   DeviceArray<uint8_t> oracle_scales_;
 };
 
+// Bytes of the weight's largest record.
+int largest_record(const WeightView& weight);
+
 }  // namespace micromix::kernels::cuda

@@ -1,38 +1,14 @@
 #include "micromix/kernels/cuda/product.h"
 
 #include <algorithm>
-#include <cstdlib>
 
+#include "micromix/kernels/cuda/hopper/product.h"
 #include "micromix/kernels/cuda/launch.h"
 #include "micromix/kernels/cuda/product_few.cuh"
-#include "micromix/kernels/cuda/product_large.cuh"
 #include "micromix/kernels/cuda/product_tiles.cuh"
 
 namespace micromix::kernels::cuda {
 namespace {
-
-// Left of a block's for what a kernel with rings as long as fit may declare itself.
-constexpr int kStaticSharedBytes = 64;
-constexpr int kMostRanks = 8;  // of a cluster, on any GPU
-
-int largest_record(const WeightView& weight) {
-  int bytes = 0;
-  for (int i = 0; i < weight.segment_count; ++i) {
-    bytes = std::max(bytes, record_bytes(weight.segments[i].format));
-  }
-  return bytes;
-}
-
-// Room for so many PARTIALS, and for so many COUNTERS, which are zero.
-void reserve_partials(Workspace& workspace, int64_t partials, int64_t counters,
-                      cudaStream_t stream) {
-  if (workspace.partials.size() < partials) workspace.partials.resize(partials);
-  if (workspace.counters.size() < counters) {
-    workspace.counters.resize(counters);
-    check(cudaMemsetAsync(workspace.counters.data(), 0, counters * sizeof(uint32_t), stream),
-          "cudaMemsetAsync");
-  }
-}
 
 // K in so many parts of like length, whose sums stay in shared memory.
 SplitK even_split(const WeightView& weight, int parts) {
@@ -43,7 +19,7 @@ SplitK make_split(const WeightView& weight, Workspace& workspace, int parts, int
                   int64_t sums_of_tile, cudaStream_t stream) {
   SplitK split = even_split(weight, parts);
   if (parts == 1) return split;
-  reserve_partials(workspace, tiles * parts * sums_of_tile, tiles, stream);
+  workspace.reserve(tiles * parts * sums_of_tile, tiles, stream);
   split.partials = workspace.partials.data();
   split.counters = workspace.counters.data();
   return split;
@@ -66,7 +42,6 @@ FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
   constexpr int64_t kPanelEnd = 40000;  // adding up one panel's sums, per tile
   constexpr int64_t kXSpeed = 3;        // bytes of X read in the time of one of records
   const DeviceLimits& device = device_limits();
-  const int shared_bytes = device.shared_bytes_block - kStaticSharedBytes;
   FewPlan best;
   int64_t least = 0;
   // Blocks that share panels wait for each other, so all must run at once.
@@ -75,7 +50,7 @@ FewPlan plan_few(const WeightView& weight, int64_t m, int tiles) {
     const int warp_chunks = divide_up(divide_up(weight.chunks, parts), kFewWarps);
     FewLayout layout = {kMostStages, largest_record(weight), warp_chunks,
                         static_cast<int>(m) * kChunk * int{sizeof(__nv_bfloat16)}};
-    while (layout.stages > 1 && layout.bytes(tiles) > shared_bytes) --layout.stages;
+    while (layout.stages > 1 && layout.bytes(tiles) > device.shared_bytes_block) --layout.stages;
     if (layout.stages == 1) continue;
     const int columns = std::min(device.multiprocessors / parts, weight.panels);
     // Warps take whole records, so the last turn may leave some idle.
@@ -110,14 +85,6 @@ bool multiply_few_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat
   return true;
 }
 
-// In how many parts of K clusters share so many TILES: at most MOST, as many as all run at once.
-template <typename Kernel>
-int parts_of_clusters(Kernel kernel, int threads, int shared_bytes, int64_t tiles, int most) {
-  int parts = std::min(kMostRanks, most);
-  while (parts > 1 && clusters_at_once(kernel, threads, shared_bytes, parts) < tiles) --parts;
-  return parts;
-}
-
 template <int kRows>
 void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
                         Workspace& workspace, cudaStream_t stream, bool overlap) {
@@ -141,7 +108,7 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
       (clusters ? kBlocksEach : blocks_per_processor(kernel, kTileThreads, shared_bytes));
   auto parts = static_cast<int>(
       std::clamp<int64_t>(slots / tiles, 1, std::max(1, weight.chunks / kLeastChunks)));
-  if (clusters) parts = parts_of_clusters(kernel, kTileThreads, shared_bytes, tiles, parts);
+  if (clusters) parts = largest_clusters(kernel, kTileThreads, shared_bytes, tiles, parts);
   const SplitK split = clusters ? even_split(weight, parts)
                                 : make_split(weight, workspace, parts, tiles, kSums, stream);
   LaunchShape shape = {dim3(static_cast<unsigned>(tiles), parts), kTileThreads, shared_bytes};
@@ -149,73 +116,15 @@ void multiply_many_rows(const WeightView& weight, const ExactRows& x, __nv_bfloa
   launch(kernel, shape, stream, overlap, weight, x, y, split, job);
 }
 
-// One lane arrives for its warp, which has synchronized. compute-sanitizer's racecheck takes that
-// for an arrival of this lane alone; for it scripts/test-gpu lets all arrive, which costs 3 % of
-// the time.
-int arriving_lanes() {
-  static const bool all = std::getenv("MICROMIX_RACECHECK") != nullptr;
-  return all ? kLanes : 1;
-}
-
-// In tiles of 256 by 128, by blocks that stay. False where the code that runs here cannot, or there
-// is no shared memory for a ring.
-bool multiply_large_tiles(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
-                          Workspace& workspace, cudaStream_t stream, bool overlap) {
-  constexpr int kGroup = 8;
-  constexpr int kLeastChunks = 8;  // of a block
-  // Of a tile, whose time it takes a block about to leave sums and another to add them.
-  constexpr int64_t kSharingChunks = 16;
-  // What sharing adds to the time of the last block alone, by a cluster and through memory: fitted
-  // to an H100 (M = 256 and 512).
-  constexpr int kClusterChunks = 4;
-  constexpr int kLeavingChunks = 10;
-  const DeviceLimits& device = device_limits();
-  if (!code_is_for(&multiply_large<false>, 90)) return false;
-  LargeLayout layout = {LargeLayout::kMostStages, largest_record(weight), arriving_lanes()};
-  while (layout.bytes() > device.shared_bytes_block - kStaticSharedBytes) --layout.stages;
-  if (layout.stages < LargeLayout::kLeastStages) return false;
-
-  LargeSchedule schedule{};
-  schedule.tiles = {divide_up(weight.n, kLargeColumns), divide_up(x.m, kLargeRows), kGroup};
-  schedule.chunks = weight.chunks;
-  const int count = schedule.tiles.count();
-  const auto blocks = static_cast<int>(
-      std::min<int64_t>(std::max(int64_t{count}, int64_t{count} * weight.chunks / kLeastChunks),
-                        device.multiprocessors));
-  int most_parts = std::min(device.multiprocessors / count, weight.chunks / kLeastChunks);
-  // Sums take the ring's place.
-  constexpr int kSumsBytes = kTileSums<kLargeRows, kLargeColumns> * int{sizeof(float)};
-  if (layout.turned_offset() < kSumsBytes) most_parts = 1;
-  const int parts =
-      parts_of_clusters(&multiply_large<true>, kLargeThreads, layout.bytes(), count, most_parts);
-  if (parts > 1 && divide_up(weight.chunks, parts) + kClusterChunks <=
-                       int64_t{count} * weight.chunks / blocks + kLeavingChunks) {
-    schedule.shared = count;
-    schedule.share_chunks = weight.chunks / parts;
-    schedule.extra = weight.chunks % parts;
-    const auto ranks = static_cast<unsigned>(parts);
-    launch(&multiply_large<true>,
-           {dim3(ranks, count), kLargeThreads, layout.bytes(), {ranks, 1, 1}}, stream, overlap,
-           weight, x, y, schedule, layout);
-    return true;
-  }
-  // In the last turn, without sharing.
-  const int idle = count % blocks == 0 ? 0 : blocks - count % blocks;
-  if (idle * int64_t{weight.chunks} > kSharingChunks * blocks) {
-    schedule.shared = std::min(count, count % blocks + blocks);
-    schedule.share_chunks = schedule.shared * weight.chunks / blocks;
-    schedule.extra = schedule.shared * weight.chunks % blocks;
-    reserve_partials(workspace, int64_t{blocks} * kLargePanels * kLargeSums * kLanes,
-                     int64_t{blocks} * kLargePanels, stream);
-    schedule.partials = workspace.partials.data();
-    schedule.counters = workspace.counters.data();
-  }
-  launch(&multiply_large<false>, {dim3(blocks), kLargeThreads, layout.bytes()}, stream, overlap,
-         weight, x, y, schedule, layout);
-  return true;
-}
-
 }  // namespace
+
+void Workspace::reserve(int64_t floats, int64_t zeros, cudaStream_t stream) {
+  if (partials.size() < floats) partials.resize(floats);
+  if (counters.size() < zeros) {
+    counters.resize(zeros);
+    check(cudaMemsetAsync(counters.data(), 0, zeros * sizeof(uint32_t), stream), "cudaMemsetAsync");
+  }
+}
 
 void multiply(const PackedWeight& packed, const ExactRows& x, __nv_bfloat16* y,
               Workspace& workspace, cudaStream_t stream, bool overlap) {
@@ -224,7 +133,11 @@ void multiply(const PackedWeight& packed, const ExactRows& x, __nv_bfloat16* y,
   if (x.m <= kFewRows && multiply_few_rows<2>(weight, x, y, workspace, stream, overlap)) return;
   if (x.m <= 32) return multiply_many_rows<32>(weight, x, y, workspace, stream, overlap);
   if (x.m <= 64) return multiply_many_rows<64>(weight, x, y, workspace, stream, overlap);
-  if (x.m > 128 && multiply_large_tiles(weight, x, y, workspace, stream, overlap)) return;
+#ifdef MICROMIX_HOPPER
+  if (x.m > 128 && device_limits().capability == 90) {
+    return hopper::multiply(weight, x, y, workspace, stream, overlap);
+  }
+#endif
   multiply_many_rows<128>(weight, x, y, workspace, stream, overlap);
 }
 

@@ -16,11 +16,15 @@ namespace micromix::kernels::cuda {
 struct Workspace {
   DeviceArray<float> partials;
   DeviceArray<uint32_t> counters;  // zero between products
+
+  // Room for so many of both.
+  void reserve(int64_t floats, int64_t zeros, cudaStream_t stream);
 };
 
-// Y [m, n] BF16, aligned to 16 bytes, = X times the weight, plus its bias. X was quantized by a plan with the weight's
-// segments. Asynchronous on STREAM, one launch. With OVERLAP the launch may begin before the one
-// ahead of it on the stream has ended (programmatic dependent launch; sm_90 up).
+// Y [m, n] BF16, aligned to 16 bytes, = X times the weight, plus its bias. X was quantized by a
+// plan with the weight's segments. Asynchronous on STREAM, one launch. With OVERLAP the launch may
+// begin before the one ahead of it on the stream has ended (programmatic dependent launch; sm_90
+// up).
 void multiply(const PackedWeight& weight, const ExactRows& x, __nv_bfloat16* y,
               Workspace& workspace, cudaStream_t stream, bool overlap = false);
 

@@ -1,10 +1,10 @@
-// The product for many rows of X since sm_90, where a block has shared memory for a ring: tiles of
-// 256 rows of the weight by 128 of X.
+// The product for many rows of X on Hopper: tiles of 256 rows of the weight by 128 of X.
 //
-// A block has an SM and stays. Eight warps, a panel of the weight each, go through a ring of chunks
-// in shared memory that runs ahead over tiles. On the way they never all meet: a warp waits until a
-// chunk is there, says when it has read it, and writes its part of the outputs alone, so that some
-// expand while others multiply. Every warp copies every eighth chunk, for all.
+// A block has an SM and stays. Two warpgroups, a panel of the weight a warp, go through a ring of
+// chunks in shared memory that runs ahead over tiles. Warps expand a block of their panel in
+// registers while the tensor cores multiply the block before, by X as it lies in shared memory. On
+// the way the warpgroups never meet: a warp waits until a chunk is there, says when it has been
+// read, and writes its part of the outputs alone. Every warp copies every eighth chunk, for all.
 //
 // Tiles seldom come out even over SMs. Where it gains, the first tiles, at most two an SM, are
 // therefore one row of chunks of which every block takes an equal share (stream-K), and whole tiles
@@ -21,39 +21,58 @@
 #include "micromix/kernels/cuda/epilogue.cuh"
 #include "micromix/kernels/cuda/expand.cuh"
 #include "micromix/kernels/cuda/grid_dependency.cuh"
-#include "micromix/kernels/cuda/large_ring.cuh"
+#include "micromix/kernels/cuda/hopper/ring.cuh"
+#include "micromix/kernels/cuda/hopper/wgmma.cuh"
 #include "micromix/kernels/cuda/tile_parts.cuh"
 
-namespace micromix::kernels::cuda {
+namespace micromix::kernels::cuda::hopper {
 
-using LargeTileSums = float[2][kLargeTiles][4];
+using TileSums = float[2][kProductTiles][4];  // [half of a panel]
 
-// The products of the next CHUNKS, one at least, of one format. What a block is expanded from is
-// read while the block before it is multiplied.
+// Begins a block's products: of the warpgroup's panels, OF A's [half][step], by X's at ROWS.
+__device__ inline void begin_block(TileSums& sums, const uint32_t (&a)[2][2][4], uint32_t rows) {
+  fence_registers();
+#pragma unroll
+  for (int step = 0; step < 2; ++step) {
+    const uint64_t b = operand_of(rows + step * kProductDepth * 2);
+    begin_product(sums[0], a[0][step], b);
+    begin_product(sums[1], a[1][step], b);
+  }
+  commit_products();
+}
+
+// The products of the next CHUNKS, one at least, of one format. Each block is expanded while the
+// one before is multiplied.
 template <mx::Format format>
-__device__ void multiply_chunks(int chunks, int lane, LargeRing& ring, LargeTileSums& sums) {
-  LargeChunk at = ring.enter();
+__device__ void multiply_chunks(int chunks, int lane, Ring& ring, TileSums& sums) {
+  RingChunk at = ring.enter();
   uint2 scales = load_scales<format>(at.record, lane);
-  BlockWords<format> first(UnreadWords<format>{at.record, 0, lane});
+  uint32_t first[2][2][4];  // [half][step]
+  expand_block<format, 0>(UnreadWords<format>{at.record, 0, lane}, scales, first);
+  BlockWords<format> words(UnreadWords<format>{at.record, 1, lane});
   for (;;) {
-    const BlockWords<format> second(UnreadWords<format>{at.record, 1, lane});
-    multiply_block<format, 0>(first, scales, at, sums);
+    begin_block(sums, first, at.block(0));
+    uint32_t second[2][2][4];
+    expand_block<format, 1>(words, scales, second);
+    begin_block(sums, second, at.block(1));
     ring.copy_ahead();
-    const LargeChunk before = at;
-    const uint2 scales_before = scales;
+    const RingChunk before = at;
     const bool last = --chunks == 0;
     if (!last) {
       at = ring.enter();
       scales = load_scales<format>(at.record, lane);
-      first = BlockWords<format>(UnreadWords<format>{at.record, 0, lane});
+      const BlockWords<format> next(UnreadWords<format>{at.record, 0, lane});
+      words = BlockWords<format>(UnreadWords<format>{at.record, 1, lane});
+      wait_for_products<1>();
+      expand_block<format, 0>(next, scales, first);
     }
-    multiply_block<format, 1>(second, scales_before, before, sums);
+    wait_for_products<0>();
     ring.leave(before);
     if (last) return;
   }
 }
-__device__ inline void multiply_chunks(mx::Format format, int chunks, int lane, LargeRing& ring,
-                                       LargeTileSums& sums) {
+__device__ inline void multiply_chunks(mx::Format format, int chunks, int lane, Ring& ring,
+                                       TileSums& sums) {
   switch (format) {
     case mx::Format::kE2M1:
       return multiply_chunks<mx::Format::kE2M1>(chunks, lane, ring, sums);
@@ -66,19 +85,19 @@ __device__ inline void multiply_chunks(mx::Format format, int chunks, int lane, 
   }
 }
 
-// Where a warp leaves sums for the block that has the tile's beginning: [kLargeSums / 4][lane][4].
-__device__ inline float4* left_sums(const LargeSchedule& schedule, int unit, int lane) {
-  return reinterpret_cast<float4*>(schedule.partials) + int64_t{unit} * (kLargeSums / 4) * kLanes +
+// Where a warp leaves sums for the block that has the tile's beginning: [kLaneSums / 4][lane][4].
+__device__ inline float4* left_sums(const Schedule& schedule, int unit, int lane) {
+  return reinterpret_cast<float4*>(schedule.partials) + int64_t{unit} * (kLaneSums / 4) * kLanes +
          lane;
 }
 
-__device__ inline void leave_sums(const LargeSchedule& schedule, int warp, int lane,
-                                  const LargeTileSums& sums) {
-  const int unit = static_cast<int>(blockIdx.x) * kLargePanels + warp;
+__device__ inline void leave_sums(const Schedule& schedule, int warp, int lane,
+                                  const TileSums& sums) {
+  const int unit = static_cast<int>(blockIdx.x) * kPanels + warp;
   float4* const to = left_sums(schedule, unit, lane);
 #pragma unroll
-  for (int i = 0; i < kLargeSums / 4; ++i) {
-    const float(&four)[4] = sums[i / kLargeTiles][i % kLargeTiles];
+  for (int i = 0; i < kLaneSums / 4; ++i) {
+    const float(&four)[4] = sums[i / kProductTiles][i % kProductTiles];
     to[i * kLanes] = {four[0], four[1], four[2], four[3]};
   }
   __syncwarp();
@@ -87,19 +106,19 @@ __device__ inline void leave_sums(const LargeSchedule& schedule, int warp, int l
 
 // Adds what the blocks behind left of TILE, in their order. All lanes wait, though one could for
 // all: after a loop of one lane the compiler takes no warp to be in step again.
-__device__ inline void add_left_sums(const LargeSchedule& schedule, int tile, int warp, int lane,
-                                     LargeTileSums& sums) {
+__device__ inline void add_left_sums(const Schedule& schedule, int tile, int warp, int lane,
+                                     TileSums& sums) {
   const int end = (tile + 1) * schedule.chunks;
   for (int block = blockIdx.x + 1; schedule.share(block) < end; ++block) {
-    const int unit = block * kLargePanels + warp;
+    const int unit = block * kPanels + warp;
     await_parts(schedule.counters, unit, 1);
     __syncwarp();
     if (lane == 0) schedule.counters[unit] = 0;
     const float4* const from = left_sums(schedule, unit, lane);
 #pragma unroll
-    for (int i = 0; i < kLargeSums / 4; ++i) {
+    for (int i = 0; i < kLaneSums / 4; ++i) {
       const float4 four = from[i * kLanes];
-      float(&to)[4] = sums[i / kLargeTiles][i % kLargeTiles];
+      float(&to)[4] = sums[i / kProductTiles][i % kProductTiles];
       to[0] += four.x;
       to[1] += four.y;
       to[2] += four.z;
@@ -125,10 +144,10 @@ __device__ inline void store_transposed(uint32_t address, const uint32_t (&m)[4]
 // A warp's outputs of a tile: those of its panel.
 __device__ inline void write_panel(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
                                    const Tile& at, int warp, int lane, uint8_t* turned,
-                                   const LargeTileSums& sums) {
-  constexpr int kStride = LargeLayout::kTurnedStride;
-  const int64_t first_row = int64_t{at.row} * kLargeRows;
-  const int64_t first_column = int64_t{at.column} * kLargeColumns + warp * kPanel;
+                                   const TileSums& sums) {
+  constexpr int kStride = RingLayout::kTurnedStride;
+  const int64_t first_row = int64_t{at.row} * kRows;
+  const int64_t first_column = int64_t{at.column} * kColumns + warp * kPanel;
   if (first_column >= weight.n) return;
   RowEnd ends[4];
   bool special = false;
@@ -138,14 +157,14 @@ __device__ inline void write_panel(const WeightView& weight, const ExactRows& x,
     special |= ends[side].needs_oracle();
   }
 #pragma unroll
-  for (int i = 0; i < kLargeRows; i += kLanes) {
+  for (int i = 0; i < kRows; i += kLanes) {
     special |= x.special[min(first_row + i + lane, x.m - 1)] != 0;
   }
   const bool any_special = __any_sync(~0u, special);
 
   const int64_t column = first_column + lane % 4 * 8;  // the first of eight that the lane writes
 #pragma unroll
-  for (int first = 0; first < kLargeTiles; first += 2) {
+  for (int first = 0; first < kProductTiles; first += 2) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       uint32_t pairs[4];
@@ -177,7 +196,7 @@ __device__ inline void write_panel(const WeightView& weight, const ExactRows& x,
   }
   if (!any_special) return;
 #pragma unroll 1
-  for (int i = lane; i < kLargeRows * kPanel; i += kLanes) {
+  for (int i = lane; i < kRows * kPanel; i += kLanes) {
     const int64_t x_row = first_row + i / kPanel, y_column = first_column + i % kPanel;
     if (x_row < x.m && y_column < weight.n &&
         (RowEnd(weight, y_column).needs_oracle() || x.special[x_row] != 0)) {
@@ -189,21 +208,21 @@ __device__ inline void write_panel(const WeightView& weight, const ExactRows& x,
 
 // CLUSTERED: a cluster has a tile, and each of its blocks a part of K and some rows of the outputs.
 template <bool clustered>
-__global__ void __launch_bounds__(kLargeThreads, 1)
-    multiply_large(const __grid_constant__ WeightView weight, const __grid_constant__ ExactRows x,
-                   __nv_bfloat16* y, const __grid_constant__ LargeSchedule schedule,
-                   const __grid_constant__ LargeLayout layout) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+__global__ void __launch_bounds__(kThreads, 1)
+    multiply_tiles(const __grid_constant__ WeightView weight, const __grid_constant__ ExactRows x,
+                   __nv_bfloat16* y, const __grid_constant__ Schedule schedule,
+                   const __grid_constant__ RingLayout layout) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   uint8_t* const shared = dynamic_shared();
   const int lane = threadIdx.x % kLanes;
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / kLanes), 0);
   allow_next_grid();
-  LargeRing::prepare(layout, shared);
+  Ring::prepare(layout, shared);
   wait_for_previous_grid();
-  LargeRing ring(weight, x, schedule, layout, shared, warp, lane);
+  Ring ring(weight, x, schedule, layout, shared, warp, lane);
   for (int number = 0;; ++number) {
-    LargeTileSums sums = {};
-    const LargePiece piece(schedule, number);
+    TileSums sums = {};
+    const Piece piece(schedule, number);
     if (piece.tile >= schedule.tiles.count()) break;
     SegmentCursor segment(weight, piece.begin);
     for (int chunk = piece.begin; chunk < piece.end;) {
@@ -215,15 +234,15 @@ __global__ void __launch_bounds__(kLargeThreads, 1)
     if constexpr (clustered) {
       const ClusterPeers peers{static_cast<int>(gridDim.x)};
       const Tile tile(schedule.tiles, piece.tile);
-      const int64_t first_row = int64_t{tile.row} * kLargeRows;
-      const TileRows rows(first_row, int64_t{tile.column} * kLargeColumns,
-                          static_cast<int>(min(int64_t{kLargeRows}, x.m - first_row)), peers.rank(),
+      const int64_t first_row = int64_t{tile.row} * kRows;
+      const TileRows rows(first_row, int64_t{tile.column} * kColumns,
+                          static_cast<int>(min(int64_t{kRows}, x.m - first_row)), peers.rank(),
                           peers.count());
       auto* const own = reinterpret_cast<float*>(shared);
       __syncthreads();  // the ring has been read
-      store_sums<kLargeColumns>(own, warp, lane, sums);
+      store_sums<kColumns>(own, warp, lane, sums);
       peers.synchronize();
-      TileWriter<kLargeColumns, kLargePanels>(weight, x, y, rows, warp, lane)
+      TileWriter<kColumns, kPanels>(weight, x, y, rows, warp, lane)
           .write(PartsOfCluster{own}, peers.count());
       peers.synchronize();  // a block's shared memory is there until it ends
       return;
@@ -234,9 +253,9 @@ __global__ void __launch_bounds__(kLargeThreads, 1)
     }
     if (piece.end < schedule.chunks) add_left_sums(schedule, piece.tile, warp, lane, sums);
     write_panel(weight, x, y, Tile(schedule.tiles, piece.tile), warp, lane,
-                shared + layout.turned_offset() + warp * LargeLayout::kTurnedBytes, sums);
+                shared + layout.turned_offset() + warp * RingLayout::kTurnedBytes, sums);
   }
 #endif
 }
 
-}  // namespace micromix::kernels::cuda
+}  // namespace micromix::kernels::cuda::hopper

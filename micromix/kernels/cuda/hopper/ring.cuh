@@ -1,28 +1,29 @@
-// What a block of the product for many rows works on (product_large.cuh), and the ring in shared
-// memory by which it comes there.
+// What a block of Hopper's product works on (product.cuh), and the ring in shared memory by which
+// it comes there.
 #pragma once
 
 #include <cstdint>
 
 #include "micromix/kernels/cuda/async_copy.cuh"
 #include "micromix/kernels/cuda/bulk_copy.cuh"
+#include "micromix/kernels/cuda/hopper/wgmma.cuh"
 #include "micromix/kernels/cuda/packed_layout.h"
 #include "micromix/kernels/cuda/segment_cursor.cuh"
 #include "micromix/kernels/cuda/shared_barrier.cuh"
 #include "micromix/kernels/cuda/tile_order.cuh"
 
-namespace micromix::kernels::cuda {
+namespace micromix::kernels::cuda::hopper {
 
-inline constexpr int kLargeRows = 128;  // of X
-inline constexpr int kLargePanels = 8;
-inline constexpr int kLargeColumns = kLargePanels * kPanel;  // rows of the weight
-inline constexpr int kLargeThreads = kLargePanels * kLanes;
-inline constexpr int kLargeTiles = kLargeRows / 8;               // of instructions
-inline constexpr int kLargeSums = kLargeRows * kPanel / kLanes;  // of a lane
+// A tile of Y, and a block's warps, which have a panel of the weight each.
+inline constexpr int kRows = kProductRows;  // of X
+inline constexpr int kPanels = 8;
+inline constexpr int kColumns = kPanels * kPanel;  // rows of the weight
+inline constexpr int kThreads = kPanels * kLanes;
+inline constexpr int kLaneSums = kRows * kPanel / kLanes;
 
 // Shared memory: the ring of chunks, each the panels' records and X's blocks; then where warps turn
 // their outputs, 16 rows at a time, padded against conflicts; then barriers.
-struct LargeLayout {
+struct RingLayout {
   static constexpr int kMostStages = 8;
   static constexpr int kLeastStages = 4;
   static constexpr int kTurnedStride = kPanel * 2 + 16;
@@ -32,26 +33,24 @@ struct LargeLayout {
   int slot_bytes;      // of the largest record
   int arriving_lanes;  // of a warp that has read a chunk
 
-  __host__ __device__ int x_offset() const { return kLargePanels * slot_bytes; }
-  __host__ __device__ int stage_bytes() const { return x_offset() + kLargeRows * kChunk * 2; }
+  __host__ __device__ int x_offset() const { return kPanels * slot_bytes; }
+  __host__ __device__ int stage_bytes() const { return x_offset() + kRows * kChunk * 2; }
   __host__ __device__ int turned_offset() const { return stages * stage_bytes(); }
-  __host__ __device__ int full_offset() const {
-    return turned_offset() + kLargePanels * kTurnedBytes;
-  }
+  __host__ __device__ int full_offset() const { return turned_offset() + kPanels * kTurnedBytes; }
   __host__ __device__ int empty_offset() const { return full_offset() + stages * 8; }
   __host__ __device__ int bytes() const { return empty_offset() + stages * 8; }
 };
 
 // What blocks take: shares of the first SHARED tiles, then whole ones in turn. Or, of a cluster in
 // row Y of the grid, shares of tile Y.
-struct LargeSchedule {
+struct Schedule {
   TileOrder tiles;
   int32_t shared;
   int32_t chunks;        // of a tile
   int32_t share_chunks;  // of the shared ones that every block takes, and
   int32_t extra;         // one more of the first blocks
-  float* partials;       // [blocks][kLargePanels][kLargeSums / 4][kLanes][4]
-  uint32_t* counters;    // [blocks][kLargePanels]: whether they are there; zero between launches
+  float* partials;       // [blocks][kPanels][kLaneSums / 4][kLanes][4]
+  uint32_t* counters;    // [blocks][kPanels]: whether they are there; zero between launches
 
   // The first of the shared chunks that a block takes.
   __device__ int share(int block) const {
@@ -61,10 +60,10 @@ struct LargeSchedule {
 
 // The NUMBER-th of what this block works on: chunks BEGIN to END of a tile, which after the last is
 // beyond all. Reckoned anew each time: there are no registers to keep more than the number.
-struct LargePiece {
+struct Piece {
   int tile, begin, end;
 
-  __device__ LargePiece(const LargeSchedule& schedule, int number) {
+  __device__ Piece(const Schedule& schedule, int number) {
     const int chunks = schedule.chunks;
     const int share = schedule.share(blockIdx.x), share_end = schedule.share(blockIdx.x + 1);
     const int first = share / chunks;
@@ -83,45 +82,45 @@ struct LargePiece {
 
 // What a warp copies: of every eighth of the block's chunks the panels' records, a lane each, and
 // X's blocks, by two more.
-class LargeCopies {
+class Copies {
  public:
-  __device__ LargeCopies(const LargeSchedule& schedule, int warp) : chunk_(0) {
+  __device__ Copies(const Schedule& schedule, int warp) : chunk_(0) {
     enter(schedule);
     skip(schedule, warp);
   }
 
   // Of the next of them to stage STAGE, counted by the barrier FULL.
-  __device__ void copy(const WeightView& weight, const ExactRows& x, const LargeSchedule& schedule,
-                       const LargeLayout& layout, uint32_t stage, uint32_t full, int lane) {
-    const int64_t first_row = int64_t{at_.row} * kLargeRows;
-    const int rows_bytes = static_cast<int>(min(int64_t{kLargeRows}, x.m - first_row)) * 64;
+  __device__ void copy(const WeightView& weight, const ExactRows& x, const Schedule& schedule,
+                       const RingLayout& layout, uint32_t stage, uint32_t full, int lane) {
+    const int64_t first_row = int64_t{at_.row} * kRows;
+    const int rows_bytes = static_cast<int>(min(int64_t{kRows}, x.m - first_row)) * 64;
     const WeightView::Segment& segment = segment_of(weight, chunk_);
     const int bytes = segment.record_bytes;
-    arrive_expecting(full, kLargePanels * bytes + kBlocksPerChunk * rows_bytes, lane == 0);
-    const int panel = min(at_.column * kLargePanels + lane, weight.panels - 1);
+    arrive_expecting(full, kPanels * bytes + kBlocksPerChunk * rows_bytes, lane == 0);
+    const int panel = min(at_.column * kPanels + lane, weight.panels - 1);
     const uint8_t* const record = weight.records + panel * weight.panel_bytes + segment.offset +
                                   (chunk_ - segment.first_chunk) * bytes;
-    const int block = lane - kLargePanels;  // of X
+    const int block = lane - kPanels;  // of X
     const uint8_t* const rows =
         reinterpret_cast<const uint8_t*>(x.values) +
         ((int64_t{chunk_} * kBlocksPerChunk + block) * x.m + first_row) * 64;
     const uint32_t to =
-        block < 0 ? lane * layout.slot_bytes : layout.x_offset() + block * kLargeRows * 64;
+        block < 0 ? lane * layout.slot_bytes : layout.x_offset() + block * kRows * 64;
     copy_bulk(stage + to, block < 0 ? record : rows, block < 0 ? bytes : rows_bytes, full,
-              lane < kLargePanels + kBlocksPerChunk);
-    skip(schedule, kLargePanels);
+              lane < kPanels + kBlocksPerChunk);
+    skip(schedule, kPanels);
   }
   __device__ bool done() const { return done_; }
 
  private:
-  __device__ void enter(const LargeSchedule& schedule) {
-    const LargePiece piece(schedule, piece_);
+  __device__ void enter(const Schedule& schedule) {
+    const Piece piece(schedule, piece_);
     chunk_ += piece.begin;
     end_ = piece.end;
     done_ = piece.tile >= schedule.tiles.count();
     if (!done_) at_ = Tile(schedule.tiles, piece.tile);
   }
-  __device__ void skip(const LargeSchedule& schedule, int chunks) {
+  __device__ void skip(const Schedule& schedule, int chunks) {
     chunk_ += chunks;
     while (!done_ && chunk_ >= end_) {
       chunk_ -= end_;
@@ -136,35 +135,33 @@ class LargeCopies {
   bool done_;
 };
 
-// A chunk in the ring, as a warp's lane reads it.
-struct LargeChunk {
+// A chunk in the ring, as a warp sees it.
+struct RingChunk {
   const uint8_t* record;  // of the warp's panel
-  uint32_t rows;          // the lane's of X's first eight for load_exact_rows()
+  uint32_t rows;          // X's blocks
   uint32_t empty;         // the barrier that says that it has been read
 
-  __device__ uint4 operator()(int block, int tile8) const {
-    return load_exact_rows(rows + (block * kLargeRows + tile8 * 8) * 64);
-  }
+  __device__ uint32_t block(int index) const { return rows + index * kRows * 64; }
 };
 
 // The ring, as a warp goes through it.
-class LargeRing {
+class Ring {
  public:
   // By all threads.
-  __device__ static void prepare(const LargeLayout& layout, const uint8_t* shared) {
+  __device__ static void prepare(const RingLayout& layout, const uint8_t* shared) {
     if (threadIdx.x == 0) {
       for (int i = 0; i < layout.stages; ++i) {
         init_barrier(shared_address(shared + layout.full_offset()) + i * 8, 1);
         init_barrier(shared_address(shared + layout.empty_offset()) + i * 8,
-                     kLargePanels * layout.arriving_lanes);
+                     kPanels * layout.arriving_lanes);
       }
       fence_barriers();
     }
     __syncthreads();
   }
 
-  __device__ LargeRing(const WeightView& weight, const ExactRows& x, const LargeSchedule& schedule,
-                       const LargeLayout& layout, const uint8_t* shared, int warp, int lane)
+  __device__ Ring(const WeightView& weight, const ExactRows& x, const Schedule& schedule,
+                  const RingLayout& layout, const uint8_t* shared, int warp, int lane)
       : weight_(weight),
         x_(x),
         schedule_(schedule),
@@ -179,13 +176,11 @@ class LargeRing {
   }
 
   // The next chunk, once it is there.
-  __device__ LargeChunk enter() {
+  __device__ RingChunk enter() {
     wait_for_phase(full_ + stage_ * 8, parity_);
     const uint8_t* const slots = shared_ + stage_ * layout_.stage_bytes();
-    const LargeChunk chunk = {
-        slots + warp_ * layout_.slot_bytes,
-        shared_address(slots) + layout_.x_offset() + exact_rows_at(lane_ % 8, lane_),
-        empty_ + stage_ * 8};
+    const RingChunk chunk = {slots + warp_ * layout_.slot_bytes,
+                             shared_address(slots) + layout_.x_offset(), empty_ + stage_ * 8};
     if (++stage_ == layout_.stages) {
       stage_ = 0;
       parity_ ^= 1;
@@ -194,7 +189,7 @@ class LargeRing {
   }
   // Once for every chunk: copies one, if it is this warp's.
   __device__ void copy_ahead() { copy(index_++ + ahead()); }
-  __device__ void leave(const LargeChunk& chunk) const {
+  __device__ void leave(const RingChunk& chunk) const {
     __syncwarp();
     if (lane_ < layout_.arriving_lanes) arrive(chunk.empty);
   }
@@ -203,7 +198,7 @@ class LargeRing {
   // Two stages less than there are, so that a warp that copies need not wait for the slowest.
   __device__ int ahead() const { return layout_.stages - 2; }
   __device__ void copy(int index) {
-    if (index % kLargePanels != warp_ || copies_.done()) return;
+    if (index % kPanels != warp_ || copies_.done()) return;
     const int round = index / layout_.stages, stage = index - round * layout_.stages;
     if (round > 0) wait_for_phase(empty_ + stage * 8, (round - 1) % 2);
     copies_.copy(weight_, x_, schedule_, layout_,
@@ -212,14 +207,14 @@ class LargeRing {
 
   const WeightView& weight_;
   const ExactRows& x_;
-  const LargeSchedule& schedule_;
-  const LargeLayout& layout_;
+  const Schedule& schedule_;
+  const RingLayout& layout_;
   const uint8_t* shared_;
   uint32_t full_, empty_;
   int warp_, lane_;
-  LargeCopies copies_;
+  Copies copies_;
   int index_ = 0;  // of the chunk, among all of the block's
   int stage_ = 0, parity_ = 0;
 };
 
-}  // namespace micromix::kernels::cuda
+}  // namespace micromix::kernels::cuda::hopper

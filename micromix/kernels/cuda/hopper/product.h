@@ -1,0 +1,17 @@
+// The exact mixed linear for many rows of X on Hopper: kernels for compute capability 9.0 alone,
+// whose tensor cores work while threads go on and read X from shared memory (wgmma).
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "micromix/kernels/cuda/activations.h"
+#include "micromix/kernels/cuda/packed_layout.h"
+#include "micromix/kernels/cuda/product.h"
+
+namespace micromix::kernels::cuda::hopper {
+
+// As cuda::multiply(), which calls it.
+void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Workspace& workspace,
+              cudaStream_t stream, bool overlap);
+
+}  // namespace micromix::kernels::cuda::hopper
