@@ -4,7 +4,7 @@
 // chunks in shared memory that runs ahead over tiles. Warps expand a block of their panel in
 // registers while the tensor cores multiply the block before, by X as it lies in shared memory. On
 // the way the warpgroups never meet: a warp waits until a chunk is there, says when it has been
-// read, and writes its part of the outputs alone. Every warp copies every eighth chunk, for all.
+// read, and writes its part of the outputs alone. A ninth warp copies.
 //
 // Tiles seldom come out even over SMs. Where it gains, the first tiles, at most two an SM, are
 // therefore one row of chunks of which every block takes an equal share (stream-K), and whole tiles
@@ -23,6 +23,7 @@
 #include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/hopper/ring.cuh"
 #include "micromix/kernels/cuda/hopper/wgmma.cuh"
+#include "micromix/kernels/cuda/named_barrier.cuh"
 #include "micromix/kernels/cuda/tile_parts.cuh"
 
 namespace micromix::kernels::cuda::hopper {
@@ -44,7 +45,7 @@ __device__ inline void begin_block(TileSums& sums, const uint32_t (&a)[2][2][4],
 // The products of the next CHUNKS, one at least, of one format. Each block is expanded while the
 // one before is multiplied.
 template <mx::Format format>
-__device__ void multiply_chunks(int chunks, int lane, Ring& ring, TileSums& sums) {
+__device__ void multiply_chunks(int chunks, int lane, RingReader& ring, TileSums& sums) {
   RingChunk at = ring.enter();
   uint2 scales = load_scales<format>(at.record, lane);
   uint32_t first[2][2][4];  // [half][step]
@@ -55,7 +56,6 @@ __device__ void multiply_chunks(int chunks, int lane, Ring& ring, TileSums& sums
     uint32_t second[2][2][4];
     expand_block<format, 1>(words, scales, second);
     begin_block(sums, second, at.block(1));
-    ring.copy_ahead();
     const RingChunk before = at;
     const bool last = --chunks == 0;
     if (!last) {
@@ -71,7 +71,7 @@ __device__ void multiply_chunks(int chunks, int lane, Ring& ring, TileSums& sums
     if (last) return;
   }
 }
-__device__ inline void multiply_chunks(mx::Format format, int chunks, int lane, Ring& ring,
+__device__ inline void multiply_chunks(mx::Format format, int chunks, int lane, RingReader& ring,
                                        TileSums& sums) {
   switch (format) {
     case mx::Format::kE2M1:
@@ -217,9 +217,16 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int lane = threadIdx.x % kLanes;
   const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / kLanes), 0);
   allow_next_grid();
-  Ring::prepare(layout, shared);
+  const Ring in_memory(layout, shared);
+  in_memory.prepare();
   wait_for_previous_grid();
-  Ring ring(weight, x, schedule, layout, shared, warp, lane);
+  if (warp >= kPanels) {
+    give_registers<kCopyRegisters>();
+    if (warp == kPanels) copy_chunks(weight, x, schedule, in_memory, lane);
+    return;
+  }
+  take_registers<kMultiplyRegisters>();
+  RingReader ring(in_memory, warp, lane);
   for (int number = 0;; ++number) {
     TileSums sums = {};
     const Piece piece(schedule, number);
@@ -239,7 +246,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                           static_cast<int>(min(int64_t{kRows}, x.m - first_row)), peers.rank(),
                           peers.count());
       auto* const own = reinterpret_cast<float*>(shared);
-      __syncthreads();  // the ring has been read
+      NamedBarrier<1, kPanels * kLanes>::wait();  // the ring has been read
       store_sums<kColumns>(own, warp, lane, sums);
       peers.synchronize();
       TileWriter<kColumns, kPanels>(weight, x, y, rows, warp, lane)

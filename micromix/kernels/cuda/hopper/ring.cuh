@@ -14,11 +14,15 @@
 
 namespace micromix::kernels::cuda::hopper {
 
-// A tile of Y, and a block's warps, which have a panel of the weight each.
+// A tile of Y, and the block's threads: two warpgroups, whose warps have a panel of the weight
+// each, and a third that copies, by one warp, and leaves its registers to the others.
 inline constexpr int kRows = kProductRows;  // of X
 inline constexpr int kPanels = 8;
 inline constexpr int kColumns = kPanels * kPanel;  // rows of the weight
-inline constexpr int kThreads = kPanels * kLanes;
+inline constexpr int kThreads = (kPanels + 4) * kLanes;
+inline constexpr int kMultiplyRegisters = 232;  // of a thread
+inline constexpr int kCopyRegisters = 40;
+static_assert(2 * kMultiplyRegisters + kCopyRegisters <= 65536 / 128);
 inline constexpr int kLaneSums = kRows * kPanel / kLanes;
 
 // Shared memory: the ring of chunks, each the panels' records and X's blocks; then where warps turn
@@ -80,60 +84,87 @@ struct Piece {
   }
 };
 
-// What a warp copies: of every eighth of the block's chunks the panels' records, a lane each, and
-// X's blocks, by two more.
-class Copies {
+// A place in the ring, and the parity of its barriers' phase there.
+struct RingPlace {
+  int stage = 0, parity = 0;
+
+  __device__ void advance(int stages) {
+    if (++stage < stages) return;
+    stage = 0;
+    parity ^= 1;
+  }
+};
+
+// The ring's memory and barriers: of each stage one that says that its chunk is there, and one that
+// it has been read.
+class Ring {
  public:
-  __device__ Copies(const Schedule& schedule, int warp) : chunk_(0) {
-    enter(schedule);
-    skip(schedule, warp);
+  __device__ Ring(const RingLayout& layout, const uint8_t* shared)
+      : layout(layout), shared_(shared), address_(shared_address(shared)) {}
+
+  // By all threads of the block.
+  __device__ void prepare() const {
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < layout.stages; ++i) {
+        init_barrier(full(i), 1);
+        init_barrier(empty(i), kPanels * layout.arriving_lanes);
+      }
+      fence_barriers();
+    }
+    __syncthreads();
+  }
+  __device__ uint32_t full(int stage) const { return address_ + layout.full_offset() + stage * 8; }
+  __device__ uint32_t empty(int stage) const {
+    return address_ + layout.empty_offset() + stage * 8;
+  }
+  __device__ uint32_t address(int stage) const { return address_ + stage * layout.stage_bytes(); }
+  __device__ const uint8_t* records(int stage) const {
+    return shared_ + stage * layout.stage_bytes();
   }
 
-  // Of the next of them to stage STAGE, counted by the barrier FULL.
-  __device__ void copy(const WeightView& weight, const ExactRows& x, const Schedule& schedule,
-                       const RingLayout& layout, uint32_t stage, uint32_t full, int lane) {
-    const int64_t first_row = int64_t{at_.row} * kRows;
-    const int rows_bytes = static_cast<int>(min(int64_t{kRows}, x.m - first_row)) * 64;
-    const WeightView::Segment& segment = segment_of(weight, chunk_);
-    const int bytes = segment.record_bytes;
-    arrive_expecting(full, kPanels * bytes + kBlocksPerChunk * rows_bytes, lane == 0);
-    const int panel = min(at_.column * kPanels + lane, weight.panels - 1);
-    const uint8_t* const record = weight.records + panel * weight.panel_bytes + segment.offset +
-                                  (chunk_ - segment.first_chunk) * bytes;
-    const int block = lane - kPanels;  // of X
-    const uint8_t* const rows =
-        reinterpret_cast<const uint8_t*>(x.values) +
-        ((int64_t{chunk_} * kBlocksPerChunk + block) * x.m + first_row) * 64;
-    const uint32_t to =
-        block < 0 ? lane * layout.slot_bytes : layout.x_offset() + block * kRows * 64;
-    copy_bulk(stage + to, block < 0 ? record : rows, block < 0 ? bytes : rows_bytes, full,
-              lane < kPanels + kBlocksPerChunk);
-    skip(schedule, kPanels);
-  }
-  __device__ bool done() const { return done_; }
+  const RingLayout& layout;
 
  private:
-  __device__ void enter(const Schedule& schedule) {
-    const Piece piece(schedule, piece_);
-    chunk_ += piece.begin;
-    end_ = piece.end;
-    done_ = piece.tile >= schedule.tiles.count();
-    if (!done_) at_ = Tile(schedule.tiles, piece.tile);
-  }
-  __device__ void skip(const Schedule& schedule, int chunks) {
-    chunk_ += chunks;
-    while (!done_ && chunk_ >= end_) {
-      chunk_ -= end_;
-      ++piece_;
-      enter(schedule);
+  const uint8_t* shared_;
+  uint32_t address_;
+};
+
+// Copies all that the block works on, by a warp of its own: a chunk's records, a lane each, and X's
+// blocks, by two more.
+__device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
+                                   const Schedule& schedule, const Ring& ring, int lane) {
+  const bool of_weight = lane < kPanels;
+  const int block = lane - kPanels;  // of X
+  const uint32_t to =
+      of_weight ? lane * ring.layout.slot_bytes : ring.layout.x_offset() + block * kRows * 64;
+  RingPlace place;
+  for (int number = 0;; ++number) {
+    const Piece piece(schedule, number);
+    if (piece.tile >= schedule.tiles.count()) return;
+    const Tile tile(schedule.tiles, piece.tile);
+    const int64_t first_row = int64_t{tile.row} * kRows;
+    const int rows_bytes = static_cast<int>(min(int64_t{kRows}, x.m - first_row)) * 64;
+    const int panel = min(tile.column * kPanels + lane, weight.panels - 1);
+    const uint8_t* const records = weight.records + panel * weight.panel_bytes;
+    const uint8_t* const rows =
+        reinterpret_cast<const uint8_t*>(x.values) + (block * x.m + first_row) * 64;
+    for (int chunk = piece.begin; chunk < piece.end; ++chunk) {
+      const WeightView::Segment& segment = segment_of(weight, chunk);
+      const int bytes = segment.record_bytes;
+      const uint8_t* const from =
+          of_weight ? records + segment.offset + (chunk - segment.first_chunk) * bytes
+                    : rows + chunk * (x.m * kBlocksPerChunk * 64);
+      // Of the phase before the first, too, a barrier says that it is complete.
+      wait_for_phase(ring.empty(place.stage), place.parity ^ 1);
+      arrive_expecting(ring.full(place.stage), kPanels * bytes + kBlocksPerChunk * rows_bytes,
+                       lane == 0);
+      __syncwarp();
+      copy_bulk(ring.address(place.stage) + to, from, of_weight ? bytes : rows_bytes,
+                ring.full(place.stage), lane < kPanels + kBlocksPerChunk);
+      place.advance(ring.layout.stages);
     }
   }
-
-  int piece_ = 0;
-  int chunk_, end_;
-  Tile at_;
-  bool done_;
-};
+}
 
 // A chunk in the ring, as a warp sees it.
 struct RingChunk {
@@ -144,77 +175,30 @@ struct RingChunk {
   __device__ uint32_t block(int index) const { return rows + index * kRows * 64; }
 };
 
-// The ring, as a warp goes through it.
-class Ring {
+// A warp's way through the ring.
+class RingReader {
  public:
-  // By all threads.
-  __device__ static void prepare(const RingLayout& layout, const uint8_t* shared) {
-    if (threadIdx.x == 0) {
-      for (int i = 0; i < layout.stages; ++i) {
-        init_barrier(shared_address(shared + layout.full_offset()) + i * 8, 1);
-        init_barrier(shared_address(shared + layout.empty_offset()) + i * 8,
-                     kPanels * layout.arriving_lanes);
-      }
-      fence_barriers();
-    }
-    __syncthreads();
-  }
-
-  __device__ Ring(const WeightView& weight, const ExactRows& x, const Schedule& schedule,
-                  const RingLayout& layout, const uint8_t* shared, int warp, int lane)
-      : weight_(weight),
-        x_(x),
-        schedule_(schedule),
-        layout_(layout),
-        shared_(shared),
-        full_(shared_address(shared + layout.full_offset())),
-        empty_(shared_address(shared + layout.empty_offset())),
-        warp_(warp),
-        lane_(lane),
-        copies_(schedule, warp) {
-    for (int i = 0; i < ahead(); ++i) copy(i);
-  }
+  __device__ RingReader(const Ring& ring, int warp, int lane)
+      : ring_(ring), warp_(warp), lane_(lane) {}
 
   // The next chunk, once it is there.
   __device__ RingChunk enter() {
-    wait_for_phase(full_ + stage_ * 8, parity_);
-    const uint8_t* const slots = shared_ + stage_ * layout_.stage_bytes();
-    const RingChunk chunk = {slots + warp_ * layout_.slot_bytes,
-                             shared_address(slots) + layout_.x_offset(), empty_ + stage_ * 8};
-    if (++stage_ == layout_.stages) {
-      stage_ = 0;
-      parity_ ^= 1;
-    }
+    wait_for_phase(ring_.full(place_.stage), place_.parity);
+    const RingChunk chunk = {ring_.records(place_.stage) + warp_ * ring_.layout.slot_bytes,
+                             ring_.address(place_.stage) + ring_.layout.x_offset(),
+                             ring_.empty(place_.stage)};
+    place_.advance(ring_.layout.stages);
     return chunk;
   }
-  // Once for every chunk: copies one, if it is this warp's.
-  __device__ void copy_ahead() { copy(index_++ + ahead()); }
   __device__ void leave(const RingChunk& chunk) const {
     __syncwarp();
-    if (lane_ < layout_.arriving_lanes) arrive(chunk.empty);
+    if (lane_ < ring_.layout.arriving_lanes) arrive(chunk.empty);
   }
 
  private:
-  // Two stages less than there are, so that a warp that copies need not wait for the slowest.
-  __device__ int ahead() const { return layout_.stages - 2; }
-  __device__ void copy(int index) {
-    if (index % kPanels != warp_ || copies_.done()) return;
-    const int round = index / layout_.stages, stage = index - round * layout_.stages;
-    if (round > 0) wait_for_phase(empty_ + stage * 8, (round - 1) % 2);
-    copies_.copy(weight_, x_, schedule_, layout_,
-                 shared_address(shared_) + stage * layout_.stage_bytes(), full_ + stage * 8, lane_);
-  }
-
-  const WeightView& weight_;
-  const ExactRows& x_;
-  const Schedule& schedule_;
-  const RingLayout& layout_;
-  const uint8_t* shared_;
-  uint32_t full_, empty_;
+  const Ring& ring_;
   int warp_, lane_;
-  Copies copies_;
-  int index_ = 0;  // of the chunk, among all of the block's
-  int stage_ = 0, parity_ = 0;
+  RingPlace place_;
 };
 
 }  // namespace micromix::kernels::cuda::hopper

@@ -20,6 +20,16 @@ __device__ inline uint64_t operand_of(uint32_t address) {
   return kSwizzle64 << 62 | kEightRows >> 4 << 32 | (address & 0x3FFFF) >> 4;
 }
 
+// Changes how many registers a thread of the warpgroup has, which waits for them.
+template <int count>
+__device__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(count));
+}
+template <int count>
+__device__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count));
+}
+
 // Before products that read registers written since the last.
 __device__ inline void fence_registers() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
