@@ -131,13 +131,13 @@ void multiply(const PackedWeight& packed, const ExactRows& x, __nv_bfloat16* y,
   const WeightView& weight = packed.view();
   if (x.m <= 8 && multiply_few_rows<1>(weight, x, y, workspace, stream, overlap)) return;
   if (x.m <= kFewRows && multiply_few_rows<2>(weight, x, y, workspace, stream, overlap)) return;
-  if (x.m <= 32) return multiply_many_rows<32>(weight, x, y, workspace, stream, overlap);
-  if (x.m <= 64) return multiply_many_rows<64>(weight, x, y, workspace, stream, overlap);
 #ifdef MICROMIX_HOPPER
-  if (x.m > 128 && device_limits().capability == 90) {
+  if (device_limits().capability == 90) {
     return hopper::multiply(weight, x, y, workspace, stream, overlap);
   }
 #endif
+  if (x.m <= 32) return multiply_many_rows<32>(weight, x, y, workspace, stream, overlap);
+  if (x.m <= 64) return multiply_many_rows<64>(weight, x, y, workspace, stream, overlap);
   multiply_many_rows<128>(weight, x, y, workspace, stream, overlap);
 }
 

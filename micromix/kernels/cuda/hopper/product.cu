@@ -18,8 +18,7 @@ int arriving_lanes() {
   return all ? kLanes : 1;
 }
 
-}  // namespace
-
+template <int kRows>
 void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Workspace& workspace,
               cudaStream_t stream, bool overlap) {
   constexpr int kGroup = 8;
@@ -31,7 +30,7 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
   constexpr int kClusterChunks = 4;
   constexpr int kLeavingChunks = 10;
   const DeviceLimits& device = device_limits();
-  RingLayout layout = {RingLayout::kMostStages, largest_record(weight), arriving_lanes()};
+  RingLayout layout = {kRows, RingLayout::kMostStages, largest_record(weight), arriving_lanes()};
   while (layout.bytes() > device.shared_bytes_block) --layout.stages;
   assert(layout.stages >= RingLayout::kLeastStages);
 
@@ -47,15 +46,16 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
   constexpr int kSumsBytes = kTileSums<kRows, kColumns> * int{sizeof(float)};
   if (layout.turned_offset() < kSumsBytes) most_parts = 1;
   const int parts =
-      largest_clusters(&multiply_tiles<true>, kThreads, layout.bytes(), count, most_parts);
+      largest_clusters(&multiply_tiles<kRows, true>, kThreads, layout.bytes(), count, most_parts);
   if (parts > 1 && divide_up(weight.chunks, parts) + kClusterChunks <=
                        int64_t{count} * weight.chunks / blocks + kLeavingChunks) {
     schedule.shared = count;
     schedule.share_chunks = weight.chunks / parts;
     schedule.extra = weight.chunks % parts;
     const auto ranks = static_cast<unsigned>(parts);
-    launch(&multiply_tiles<true>, {dim3(ranks, count), kThreads, layout.bytes(), {ranks, 1, 1}},
-           stream, overlap, weight, x, y, schedule, layout);
+    launch(&multiply_tiles<kRows, true>,
+           {dim3(ranks, count), kThreads, layout.bytes(), {ranks, 1, 1}}, stream, overlap, weight,
+           x, y, schedule, layout);
     return;
   }
   // In the last turn, without sharing.
@@ -64,13 +64,22 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
     schedule.shared = std::min(count, count % blocks + blocks);
     schedule.share_chunks = schedule.shared * weight.chunks / blocks;
     schedule.extra = schedule.shared * weight.chunks % blocks;
-    workspace.reserve(int64_t{blocks} * kPanels * kLaneSums * kLanes, int64_t{blocks} * kPanels,
+    workspace.reserve(int64_t{blocks} * kPanels * kRows * kLanes, int64_t{blocks} * kPanels,
                       stream);
     schedule.partials = workspace.partials.data();
     schedule.counters = workspace.counters.data();
   }
-  launch(&multiply_tiles<false>, {dim3(blocks), kThreads, layout.bytes()}, stream, overlap, weight,
-         x, y, schedule, layout);
+  launch(&multiply_tiles<kRows, false>, {dim3(blocks), kThreads, layout.bytes()}, stream, overlap,
+         weight, x, y, schedule, layout);
+}
+
+}  // namespace
+
+void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Workspace& workspace,
+              cudaStream_t stream, bool overlap) {
+  if (x.m <= 32) return multiply<32>(weight, x, y, workspace, stream, overlap);
+  if (x.m <= 64) return multiply<64>(weight, x, y, workspace, stream, overlap);
+  multiply<128>(weight, x, y, workspace, stream, overlap);
 }
 
 }  // namespace micromix::kernels::cuda::hopper

@@ -1,10 +1,11 @@
-// The product for many rows of X on Hopper: tiles of 256 rows of the weight by 128 of X.
+// The product for many rows of X on Hopper: tiles of 256 rows of the weight by 32, 64 or
+// 128 of X.
 //
 // A block has an SM and stays. Two warpgroups, a panel of the weight a warp, go through a ring of
 // chunks in shared memory that runs ahead over tiles. Warps expand a block of their panel in
 // registers while the tensor cores multiply the block before, by X as it lies in shared memory. On
 // the way the warpgroups never meet: a warp waits until a chunk is there, says when it has been
-// read, and writes its part of the outputs alone. A ninth warp copies.
+// read, and writes its part of the outputs alone. A third warpgroup copies.
 //
 // Tiles seldom come out even over SMs. Where it gains, the first tiles, at most two an SM, are
 // therefore one row of chunks of which every block takes an equal share (stream-K), and whole tiles
@@ -28,10 +29,13 @@
 
 namespace micromix::kernels::cuda::hopper {
 
-using TileSums = float[2][kProductTiles][4];  // [half of a panel]
+// A lane's, [half of the panel].
+template <int kRows>
+using TileSums = float[2][kRows / 8][4];
 
 // Begins a block's products: of the warpgroup's panels, OF A's [half][step], by X's at ROWS.
-__device__ inline void begin_block(TileSums& sums, const uint32_t (&a)[2][2][4], uint32_t rows) {
+template <int kRows>
+__device__ void begin_block(TileSums<kRows>& sums, const uint32_t (&a)[2][2][4], uint32_t rows) {
   fence_registers();
 #pragma unroll
   for (int step = 0; step < 2; ++step) {
@@ -44,18 +48,18 @@ __device__ inline void begin_block(TileSums& sums, const uint32_t (&a)[2][2][4],
 
 // The products of the next CHUNKS, one at least, of one format. Each block is expanded while the
 // one before is multiplied.
-template <mx::Format format>
-__device__ void multiply_chunks(int chunks, int lane, RingReader& ring, TileSums& sums) {
+template <int kRows, mx::Format format>
+__device__ void multiply_chunks(int chunks, int lane, RingReader& ring, TileSums<kRows>& sums) {
   RingChunk at = ring.enter();
   uint2 scales = load_scales<format>(at.record, lane);
   uint32_t first[2][2][4];  // [half][step]
   expand_block<format, 0>(UnreadWords<format>{at.record, 0, lane}, scales, first);
   BlockWords<format> words(UnreadWords<format>{at.record, 1, lane});
   for (;;) {
-    begin_block(sums, first, at.block(0));
+    begin_block<kRows>(sums, first, at.rows);
     uint32_t second[2][2][4];
     expand_block<format, 1>(words, scales, second);
-    begin_block(sums, second, at.block(1));
+    begin_block<kRows>(sums, second, at.rows + kRows * 64);
     const RingChunk before = at;
     const bool last = --chunks == 0;
     if (!last) {
@@ -71,33 +75,35 @@ __device__ void multiply_chunks(int chunks, int lane, RingReader& ring, TileSums
     if (last) return;
   }
 }
-__device__ inline void multiply_chunks(mx::Format format, int chunks, int lane, RingReader& ring,
-                                       TileSums& sums) {
+template <int kRows>
+__device__ void multiply_chunks(mx::Format format, int chunks, int lane, RingReader& ring,
+                                TileSums<kRows>& sums) {
   switch (format) {
     case mx::Format::kE2M1:
-      return multiply_chunks<mx::Format::kE2M1>(chunks, lane, ring, sums);
+      return multiply_chunks<kRows, mx::Format::kE2M1>(chunks, lane, ring, sums);
     case mx::Format::kE2M3:
-      return multiply_chunks<mx::Format::kE2M3>(chunks, lane, ring, sums);
+      return multiply_chunks<kRows, mx::Format::kE2M3>(chunks, lane, ring, sums);
     case mx::Format::kE3M2:
-      return multiply_chunks<mx::Format::kE3M2>(chunks, lane, ring, sums);
+      return multiply_chunks<kRows, mx::Format::kE3M2>(chunks, lane, ring, sums);
     default:
-      return multiply_chunks<mx::Format::kE4M3>(chunks, lane, ring, sums);
+      return multiply_chunks<kRows, mx::Format::kE4M3>(chunks, lane, ring, sums);
   }
 }
 
-// Where a warp leaves sums for the block that has the tile's beginning: [kLaneSums / 4][lane][4].
-__device__ inline float4* left_sums(const Schedule& schedule, int unit, int lane) {
-  return reinterpret_cast<float4*>(schedule.partials) + int64_t{unit} * (kLaneSums / 4) * kLanes +
-         lane;
+// Where a warp leaves sums for the block that has the tile's beginning: [kRows / 4][lane][4].
+template <int kRows>
+__device__ float4* left_sums(const Schedule& schedule, int unit, int lane) {
+  return reinterpret_cast<float4*>(schedule.partials) + int64_t{unit} * (kRows / 4) * kLanes + lane;
 }
 
-__device__ inline void leave_sums(const Schedule& schedule, int warp, int lane,
-                                  const TileSums& sums) {
+template <int kRows>
+__device__ void leave_sums(const Schedule& schedule, int warp, int lane,
+                           const TileSums<kRows>& sums) {
   const int unit = static_cast<int>(blockIdx.x) * kPanels + warp;
-  float4* const to = left_sums(schedule, unit, lane);
+  float4* const to = left_sums<kRows>(schedule, unit, lane);
 #pragma unroll
-  for (int i = 0; i < kLaneSums / 4; ++i) {
-    const float(&four)[4] = sums[i / kProductTiles][i % kProductTiles];
+  for (int i = 0; i < kRows / 4; ++i) {
+    const float(&four)[4] = sums[i / (kRows / 8)][i % (kRows / 8)];
     to[i * kLanes] = {four[0], four[1], four[2], four[3]};
   }
   __syncwarp();
@@ -106,19 +112,20 @@ __device__ inline void leave_sums(const Schedule& schedule, int warp, int lane,
 
 // Adds what the blocks behind left of TILE, in their order. All lanes wait, though one could for
 // all: after a loop of one lane the compiler takes no warp to be in step again.
-__device__ inline void add_left_sums(const Schedule& schedule, int tile, int warp, int lane,
-                                     TileSums& sums) {
+template <int kRows>
+__device__ void add_left_sums(const Schedule& schedule, int tile, int warp, int lane,
+                              TileSums<kRows>& sums) {
   const int end = (tile + 1) * schedule.chunks;
   for (int block = blockIdx.x + 1; schedule.share(block) < end; ++block) {
     const int unit = block * kPanels + warp;
     await_parts(schedule.counters, unit, 1);
     __syncwarp();
     if (lane == 0) schedule.counters[unit] = 0;
-    const float4* const from = left_sums(schedule, unit, lane);
+    const float4* const from = left_sums<kRows>(schedule, unit, lane);
 #pragma unroll
-    for (int i = 0; i < kLaneSums / 4; ++i) {
+    for (int i = 0; i < kRows / 4; ++i) {
       const float4 four = from[i * kLanes];
-      float(&to)[4] = sums[i / kProductTiles][i % kProductTiles];
+      float(&to)[4] = sums[i / (kRows / 8)][i % (kRows / 8)];
       to[0] += four.x;
       to[1] += four.y;
       to[2] += four.z;
@@ -142,9 +149,10 @@ __device__ inline void store_transposed(uint32_t address, const uint32_t (&m)[4]
 }
 
 // A warp's outputs of a tile: those of its panel.
-__device__ inline void write_panel(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
-                                   const Tile& at, int warp, int lane, uint8_t* turned,
-                                   const TileSums& sums) {
+template <int kRows>
+__device__ void write_panel(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
+                            const Tile& at, int warp, int lane, uint8_t* turned,
+                            const TileSums<kRows>& sums) {
   constexpr int kStride = RingLayout::kTurnedStride;
   const int64_t first_row = int64_t{at.row} * kRows;
   const int64_t first_column = int64_t{at.column} * kColumns + warp * kPanel;
@@ -164,7 +172,7 @@ __device__ inline void write_panel(const WeightView& weight, const ExactRows& x,
 
   const int64_t column = first_column + lane % 4 * 8;  // the first of eight that the lane writes
 #pragma unroll
-  for (int first = 0; first < kProductTiles; first += 2) {
+  for (int first = 0; first < kRows / 8; first += 2) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       uint32_t pairs[4];
@@ -207,7 +215,7 @@ __device__ inline void write_panel(const WeightView& weight, const ExactRows& x,
 }
 
 // CLUSTERED: a cluster has a tile, and each of its blocks a part of K and some rows of the outputs.
-template <bool clustered>
+template <int kRows, bool clustered>
 __global__ void __launch_bounds__(kThreads, 1)
     multiply_tiles(const __grid_constant__ WeightView weight, const __grid_constant__ ExactRows x,
                    __nv_bfloat16* y, const __grid_constant__ Schedule schedule,
@@ -222,20 +230,19 @@ __global__ void __launch_bounds__(kThreads, 1)
   wait_for_previous_grid();
   if (warp >= kPanels) {
     give_registers<kCopyRegisters>();
-    if (warp == kPanels) copy_chunks(weight, x, schedule, in_memory, lane);
-    return;
+    return copy_chunks(weight, x, schedule, in_memory, warp - kPanels, lane);
   }
   take_registers<kMultiplyRegisters>();
   RingReader ring(in_memory, warp, lane);
   for (int number = 0;; ++number) {
-    TileSums sums = {};
+    TileSums<kRows> sums = {};
     const Piece piece(schedule, number);
     if (piece.tile >= schedule.tiles.count()) break;
     SegmentCursor segment(weight, piece.begin);
     for (int chunk = piece.begin; chunk < piece.end;) {
       segment.move_to(weight, chunk);
       const int end = min(piece.end, segment.end);
-      multiply_chunks(segment.format, end - chunk, lane, ring, sums);
+      multiply_chunks<kRows>(segment.format, end - chunk, lane, ring, sums);
       chunk = end;
     }
     if constexpr (clustered) {
@@ -255,12 +262,12 @@ __global__ void __launch_bounds__(kThreads, 1)
       return;
     }
     if (piece.begin > 0) {
-      leave_sums(schedule, warp, lane, sums);
+      leave_sums<kRows>(schedule, warp, lane, sums);
       continue;
     }
-    if (piece.end < schedule.chunks) add_left_sums(schedule, piece.tile, warp, lane, sums);
-    write_panel(weight, x, y, Tile(schedule.tiles, piece.tile), warp, lane,
-                shared + layout.turned_offset() + warp * RingLayout::kTurnedBytes, sums);
+    if (piece.end < schedule.chunks) add_left_sums<kRows>(schedule, piece.tile, warp, lane, sums);
+    write_panel<kRows>(weight, x, y, Tile(schedule.tiles, piece.tile), warp, lane,
+                       shared + layout.turned_offset() + warp * RingLayout::kTurnedBytes, sums);
   }
 #endif
 }

@@ -14,31 +14,32 @@
 
 namespace micromix::kernels::cuda::hopper {
 
-// A tile of Y, and the block's threads: two warpgroups, whose warps have a panel of the weight
-// each, and a third that copies, by one warp, and leaves its registers to the others.
-inline constexpr int kRows = kProductRows;  // of X
+// A tile of Y has kRows, 32, 64 or 128, of X, and so many of the weight. The block's threads: two
+// warpgroups, whose warps have a panel of the weight each, and a third that copies and
+// leaves its registers to the others.
 inline constexpr int kPanels = 8;
 inline constexpr int kColumns = kPanels * kPanel;  // rows of the weight
-inline constexpr int kThreads = (kPanels + 4) * kLanes;
+inline constexpr int kCopyWarps = 4;
+inline constexpr int kThreads = (kPanels + kCopyWarps) * kLanes;
 inline constexpr int kMultiplyRegisters = 232;  // of a thread
 inline constexpr int kCopyRegisters = 40;
 static_assert(2 * kMultiplyRegisters + kCopyRegisters <= 65536 / 128);
-inline constexpr int kLaneSums = kRows * kPanel / kLanes;
 
 // Shared memory: the ring of chunks, each the panels' records and X's blocks; then where warps turn
 // their outputs, 16 rows at a time, padded against conflicts; then barriers.
 struct RingLayout {
-  static constexpr int kMostStages = 8;
-  static constexpr int kLeastStages = 4;
+  static constexpr int kMostStages = 12;
+  static constexpr int kLeastStages = kCopyWarps;
   static constexpr int kTurnedStride = kPanel * 2 + 16;
   static constexpr int kTurnedBytes = 16 * kTurnedStride;  // of a warp
 
+  int rows;  // of a tile
   int stages;
   int slot_bytes;      // of the largest record
   int arriving_lanes;  // of a warp that has read a chunk
 
   __host__ __device__ int x_offset() const { return kPanels * slot_bytes; }
-  __host__ __device__ int stage_bytes() const { return x_offset() + kRows * kChunk * 2; }
+  __host__ __device__ int stage_bytes() const { return x_offset() + rows * kChunk * 2; }
   __host__ __device__ int turned_offset() const { return stages * stage_bytes(); }
   __host__ __device__ int full_offset() const { return turned_offset() + kPanels * kTurnedBytes; }
   __host__ __device__ int empty_offset() const { return full_offset() + stages * 8; }
@@ -53,7 +54,7 @@ struct Schedule {
   int32_t chunks;        // of a tile
   int32_t share_chunks;  // of the shared ones that every block takes, and
   int32_t extra;         // one more of the first blocks
-  float* partials;       // [blocks][kPanels][kLaneSums / 4][kLanes][4]
+  float* partials;       // [blocks][kPanels][kRows / 4][kLanes][4]
   uint32_t* counters;    // [blocks][kPanels]: whether they are there; zero between launches
 
   // The first of the shared chunks that a block takes.
@@ -88,9 +89,11 @@ struct Piece {
 struct RingPlace {
   int stage = 0, parity = 0;
 
-  __device__ void advance(int stages) {
-    if (++stage < stages) return;
-    stage = 0;
+  // By so many CHUNKS, not more than STAGES.
+  __device__ void advance(int stages, int chunks = 1) {
+    stage += chunks;
+    if (stage < stages) return;
+    stage -= stages;
     parity ^= 1;
   }
 };
@@ -129,26 +132,30 @@ class Ring {
   uint32_t address_;
 };
 
-// Copies all that the block works on, by a warp of its own: a chunk's records, a lane each, and X's
-// blocks, by two more.
+// Copies all that the block works on, every kCopyWarps-th chunk by a warp: the records, a lane
+// each, and X's blocks, by two more. One warp alone would take longer than the products.
 __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
-                                   const Schedule& schedule, const Ring& ring, int lane) {
+                                   const Schedule& schedule, const Ring& ring, int warp, int lane) {
   const bool of_weight = lane < kPanels;
   const int block = lane - kPanels;  // of X
+  const int tile_rows = ring.layout.rows;
   const uint32_t to =
-      of_weight ? lane * ring.layout.slot_bytes : ring.layout.x_offset() + block * kRows * 64;
+      of_weight ? lane * ring.layout.slot_bytes : ring.layout.x_offset() + block * tile_rows * 64;
   RingPlace place;
+  place.advance(ring.layout.stages, warp);
+  int skipped = warp;  // of the next piece's chunks
   for (int number = 0;; ++number) {
     const Piece piece(schedule, number);
     if (piece.tile >= schedule.tiles.count()) return;
     const Tile tile(schedule.tiles, piece.tile);
-    const int64_t first_row = int64_t{tile.row} * kRows;
-    const int rows_bytes = static_cast<int>(min(int64_t{kRows}, x.m - first_row)) * 64;
+    const int64_t first_row = int64_t{tile.row} * tile_rows;
+    const int rows_bytes = static_cast<int>(min(int64_t{tile_rows}, x.m - first_row)) * 64;
     const int panel = min(tile.column * kPanels + lane, weight.panels - 1);
     const uint8_t* const records = weight.records + panel * weight.panel_bytes;
     const uint8_t* const rows =
         reinterpret_cast<const uint8_t*>(x.values) + (block * x.m + first_row) * 64;
-    for (int chunk = piece.begin; chunk < piece.end; ++chunk) {
+    int chunk = piece.begin + skipped;
+    for (; chunk < piece.end; chunk += kCopyWarps) {
       const WeightView::Segment& segment = segment_of(weight, chunk);
       const int bytes = segment.record_bytes;
       const uint8_t* const from =
@@ -161,8 +168,9 @@ __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
       __syncwarp();
       copy_bulk(ring.address(place.stage) + to, from, of_weight ? bytes : rows_bytes,
                 ring.full(place.stage), lane < kPanels + kBlocksPerChunk);
-      place.advance(ring.layout.stages);
+      place.advance(ring.layout.stages, kCopyWarps);
     }
+    skipped = chunk - piece.end;
   }
 }
 
@@ -171,8 +179,6 @@ struct RingChunk {
   const uint8_t* record;  // of the warp's panel
   uint32_t rows;          // X's blocks
   uint32_t empty;         // the barrier that says that it has been read
-
-  __device__ uint32_t block(int index) const { return rows + index * kRows * 64; }
 };
 
 // A warp's way through the ring.

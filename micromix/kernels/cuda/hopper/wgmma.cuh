@@ -8,11 +8,9 @@
 
 namespace micromix::kernels::cuda::hopper {
 
-inline constexpr int kProductRows = 128;                // of X
-inline constexpr int kProductTiles = kProductRows / 8;  // as mma.sync has them
-inline constexpr int kProductDepth = 16;                // channels
+inline constexpr int kProductDepth = 16;  // channels
 
-// Operand B, kProductDepth channels of kProductRows exact rows from ADDRESS on. The rows' block
+// Operand B, kProductDepth channels of exact rows from ADDRESS on. The rows' block
 // begins at a multiple of 512 bytes; ADDRESS is that or 32 bytes more, for its other half.
 __device__ inline uint64_t operand_of(uint32_t address) {
   constexpr uint64_t kSwizzle64 = 2;
@@ -43,26 +41,45 @@ __device__ void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-// SUM [64, 128] += A [64, 16] B [16, 128]. A warp has rows 16 w ... 16 w + 15 of SUM and of A, and
-// a lane of them what it would have of mma.m16n8k16. SUM and A are not to be touched before
-// wait_for_products().
-__device__ inline void begin_product(float (&sum)[kProductTiles][4], const uint32_t (&a)[4],
-                                     uint64_t b) {
+// SUM [64, N] += A [64, 16] B [16, N] for N of 32, 64 or 128. A warp has rows 16 w ... 16 w + 15 of
+// SUM and of A, and a lane of them what it would have of mma.m16n8k16. SUM and A are not to be
+// touched before wait_for_products().
 #define MICROMIX_SUM(i) "+f"(sum[i][0]), "+f"(sum[i][1]), "+f"(sum[i][2]), "+f"(sum[i][3])
+__device__ inline void begin_product(float (&sum)[4][4], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "{.reg .pred add; setp.eq.u32 add, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "{%16, %17, %18, %19}, %20, add, 1, 1, 0;}"
+      : MICROMIX_SUM(0), MICROMIX_SUM(1), MICROMIX_SUM(2), MICROMIX_SUM(3)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+__device__ inline void begin_product(float (&sum)[8][4], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "{.reg .pred add; setp.eq.u32 add, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
+      "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;}"
+      : MICROMIX_SUM(0), MICROMIX_SUM(1), MICROMIX_SUM(2), MICROMIX_SUM(3), MICROMIX_SUM(4),
+        MICROMIX_SUM(5), MICROMIX_SUM(6), MICROMIX_SUM(7)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+__device__ inline void begin_product(float (&sum)[16][4], const uint32_t (&a)[4], uint64_t b) {
   asm volatile(
       "{.reg .pred add; setp.eq.u32 add, 0, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
+      "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, "
+      "%36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "
+      "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
       "{%64, %65, %66, %67}, %68, add, 1, 1, 0;}"
       : MICROMIX_SUM(0), MICROMIX_SUM(1), MICROMIX_SUM(2), MICROMIX_SUM(3), MICROMIX_SUM(4),
         MICROMIX_SUM(5), MICROMIX_SUM(6), MICROMIX_SUM(7), MICROMIX_SUM(8), MICROMIX_SUM(9),
         MICROMIX_SUM(10), MICROMIX_SUM(11), MICROMIX_SUM(12), MICROMIX_SUM(13), MICROMIX_SUM(14),
         MICROMIX_SUM(15)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-#undef MICROMIX_SUM
 }
+#undef MICROMIX_SUM
 
 }  // namespace micromix::kernels::cuda::hopper
