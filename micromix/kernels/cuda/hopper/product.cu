@@ -25,10 +25,9 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
   constexpr int kLeastChunks = 8;  // of a block
   // Of a tile, whose time it takes a block about to leave sums and another to add them.
   constexpr int64_t kSharingChunks = 16;
-  // What sharing adds to the time of the last block alone, by a cluster and through memory: fitted
-  // to an H100 (M = 256 and 512).
-  constexpr int kClusterChunks = 4;
-  constexpr int kLeavingChunks = 10;
+  // How much longer blocks share tiles through memory than as clusters: fitted to an H100 (M = 32 to
+  // 512).
+  constexpr int kLeavingChunks = 15;
   const DeviceLimits& device = device_limits();
   RingLayout layout = {kRows, RingLayout::kMostStages, largest_record(weight), arriving_lanes()};
   while (layout.bytes() > device.shared_bytes_block) --layout.stages;
@@ -47,7 +46,7 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
   if (layout.turned_offset() < kSumsBytes) most_parts = 1;
   const int parts =
       largest_clusters(&multiply_tiles<kRows, true>, kThreads, layout.bytes(), count, most_parts);
-  if (parts > 1 && divide_up(weight.chunks, parts) + kClusterChunks <=
+  if (parts > 1 && divide_up(weight.chunks, parts) <=
                        int64_t{count} * weight.chunks / blocks + kLeavingChunks) {
     schedule.shared = count;
     schedule.share_chunks = weight.chunks / parts;
