@@ -102,6 +102,17 @@ struct ClusterPeers {
 #endif
   }
 
+  // Waits until no block reads another's shared memory any more, which is there until its block
+  // ends. What was read must have been used, by stores to memory, which need not be seen.
+  __device__ void end() const {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "barrier.cluster.arrive.relaxed;\n"
+        "barrier.cluster.wait;" ::
+            : "memory");
+#endif
+  }
+
  private:
   __device__ static uint32_t at_rank(const void* shared, int rank) {
     uint32_t address = 0;

@@ -1,5 +1,5 @@
-// The product for up to 128 rows of X, and for more on all but Hopper (hopper/product.cuh): tiles of
-// 128 rows of the weight by 32, 64 or 128 of X.
+// The product for up to 128 rows of X, and for more on all but Hopper (hopper/product.cuh): tiles
+// of 128 rows of the weight by 32, 64 or 128 of X.
 //
 // Four warps, a panel each. Records and X's blocks of one chunk pass through a ring in shared
 // memory (tile_copies.cuh); each record is expanded once, in registers, and meets all rows of X.
@@ -88,19 +88,23 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     float* const of_tile = split.partials + int64_t{tile} * split.parts * kSums;
     store_sums<kTileColumns>(of_tile + blockIdx.y * kSums, warp, lane, sums);
     if (!is_last_part(split, tile)) return;
-    return writer(0, 1).template write<8>(PartsInMemory{of_tile, kSums}, split.parts);
+    const auto of_all = writer(0, 1);
+    return of_all.template write<8>(PartsInMemory{of_tile, kSums}, split.parts, of_all.load_ends());
   }
   auto* const own = reinterpret_cast<float*>(shared);
   __syncthreads();  // the ring has been read
   store_sums<kTileColumns>(own, warp, lane, sums);
   if (split.parts == 1) {
     __syncthreads();
-    return writer(0, 1).template write<1>(PartsInMemory{own, 0}, 1);
+    const auto of_all = writer(0, 1);
+    return of_all.template write<1>(PartsInMemory{own, 0}, 1, of_all.load_ends());
   }
   const ClusterPeers peers{split.parts};
+  const auto of_block = writer(peers.rank(), peers.count());
+  const auto ends = of_block.load_ends();
   peers.synchronize();
-  writer(peers.rank(), peers.count()).write(PartsOfCluster{own}, peers.count());
-  peers.synchronize();  // a block's shared memory is there until it ends
+  of_block.write(PartsOfCluster{own}, peers.count(), ends);
+  peers.end();
 }
 
 }  // namespace micromix::kernels::cuda

@@ -70,6 +70,8 @@ struct TileRows {
 // columns of every so many rows.
 template <int columns, int warps>
 class TileWriter {
+  static constexpr int kEach = 4;  // columns of a lane
+
  public:
   __device__ TileWriter(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
                         const TileRows& rows, int warp, int lane)
@@ -80,18 +82,30 @@ class TileWriter {
         in_tile_((warp % kPieces * kLanes + lane) * kEach),
         first_(rows.begin + warp / kPieces) {}
 
+  // What makes the lane's outputs from sums; to be loaded early.
+  struct Ends {
+    RowEnd of_column[kEach];
+    bool special;  // whether the lane saw a row of X or of the weight that is
+  };
+  __device__ Ends load_ends() const {
+    Ends ends{};
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      ends.of_column[i] = RowEnd(weight_, min(column() + i, weight_.n - 1));
+      ends.special |= ends.of_column[i].needs_oracle();
+    }
+    const auto lane = static_cast<int>(threadIdx.x % kLanes);
+    for (int row = rows_.begin + lane; row < rows_.end; row += kLanes) {
+      ends.special |= x_.special[rows_.row + row] != 0;
+    }
+    return ends;
+  }
+
   // From COUNT parts, added in their order. As many loads are under way together as there are of
   // MOST parts and some rows; quickest if COUNT is not more.
   template <int most, typename Parts>
-  __device__ void write(const Parts& parts, int count) const {
-    constexpr int kRows = 8 / most;
-    RowEnd ends[kEach];
-    bool special = false;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      ends[i] = RowEnd(weight_, min(column() + i, weight_.n - 1));
-      special |= ends[i].needs_oracle();
-    }
+  __device__ void write(const Parts& parts, int count, const Ends& ends) const {
+    constexpr int kRows = kLoads / most;
     for (int row = first_; row < rows_.end; row += kRows * kRowStep) {
       float4 sums[kRows] = {};
       for (int first = 0; first < count; first += most) {
@@ -119,21 +133,20 @@ class TileWriter {
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
         if (row + i * kRowStep >= rows_.end) break;
-        special |= x_.special[rows_.row + row + i * kRowStep] != 0;
-        store(row + i * kRowStep, sums[i], ends);
+        store(row + i * kRowStep, sums[i], ends.of_column);
       }
     }
-    if (special) write_oracle_outputs();
+    if (__any_sync(~0u, ends.special)) write_oracle_outputs();
   }
   // From those of a cluster.
-  __device__ void write(const PartsOfCluster& parts, int count) const {
-    if (count <= 2) return write<2>(parts, count);
-    if (count <= 4) return write<4>(parts, count);
-    write<8>(parts, count);
+  __device__ void write(const PartsOfCluster& parts, int count, const Ends& ends) const {
+    if (count <= 2) return write<2>(parts, count, ends);
+    if (count <= 4) return write<4>(parts, count, ends);
+    write<8>(parts, count, ends);
   }
 
  private:
-  static constexpr int kEach = 4;                             // columns of a lane
+  static constexpr int kLoads = 16;                           // of a lane, under way together
   static constexpr int kPieces = columns / (kEach * kLanes);  // of a row, one a warp
   static constexpr int kRowStep = warps / kPieces;
   static_assert(warps % kPieces == 0);

@@ -25,8 +25,8 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
   constexpr int kLeastChunks = 8;  // of a block
   // Of a tile, whose time it takes a block about to leave sums and another to add them.
   constexpr int64_t kSharingChunks = 16;
-  // How much longer blocks share tiles through memory than as clusters: fitted to an H100 (M = 32 to
-  // 512).
+  // How much longer blocks share tiles through memory than as clusters: fitted to an H100 (M = 32
+  // to 512).
   constexpr int kLeavingChunks = 15;
   const DeviceLimits& device = device_limits();
   RingLayout layout = {kRows, RingLayout::kMostStages, largest_record(weight), arriving_lanes()};
@@ -34,8 +34,8 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
   assert(layout.stages >= RingLayout::kLeastStages);
 
   Schedule schedule{};
-  schedule.tiles = {divide_up(weight.n, kColumns), divide_up(x.m, kRows), kGroup};
-  schedule.chunks = weight.chunks;
+  schedule.tiles = TileOrder(divide_up(weight.n, kColumns), divide_up(x.m, kRows), kGroup);
+  schedule.chunks = Divisor(weight.chunks);
   const int count = schedule.tiles.count();
   const auto blocks = static_cast<int>(
       std::min<int64_t>(std::max(int64_t{count}, int64_t{count} * weight.chunks / kLeastChunks),
@@ -45,14 +45,14 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
   constexpr int kSumsBytes = kTileSums<kRows, kColumns> * int{sizeof(float)};
   if (layout.turned_offset() < kSumsBytes) most_parts = 1;
   const int parts =
-      largest_clusters(&multiply_tiles<kRows, true>, kThreads, layout.bytes(), count, most_parts);
-  if (parts > 1 && divide_up(weight.chunks, parts) <=
-                       int64_t{count} * weight.chunks / blocks + kLeavingChunks) {
+      largest_clusters(&multiply_shared_tile<kRows>, kThreads, layout.bytes(), count, most_parts);
+  if (parts > 1 &&
+      divide_up(weight.chunks, parts) <= int64_t{count} * weight.chunks / blocks + kLeavingChunks) {
     schedule.shared = count;
     schedule.share_chunks = weight.chunks / parts;
     schedule.extra = weight.chunks % parts;
     const auto ranks = static_cast<unsigned>(parts);
-    launch(&multiply_tiles<kRows, true>,
+    launch(&multiply_shared_tile<kRows>,
            {dim3(ranks, count), kThreads, layout.bytes(), {ranks, 1, 1}}, stream, overlap, weight,
            x, y, schedule, layout);
     return;
@@ -68,8 +68,8 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
     schedule.partials = workspace.partials.data();
     schedule.counters = workspace.counters.data();
   }
-  launch(&multiply_tiles<kRows, false>, {dim3(blocks), kThreads, layout.bytes()}, stream, overlap,
-         weight, x, y, schedule, layout);
+  launch(&multiply_tiles<kRows>, {dim3(blocks), kThreads, layout.bytes()}, stream, overlap, weight,
+         x, y, schedule, layout);
 }
 
 }  // namespace

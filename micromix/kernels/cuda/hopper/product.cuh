@@ -21,7 +21,6 @@
 
 #include "micromix/kernels/cuda/epilogue.cuh"
 #include "micromix/kernels/cuda/expand.cuh"
-#include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/hopper/ring.cuh"
 #include "micromix/kernels/cuda/hopper/wgmma.cuh"
 #include "micromix/kernels/cuda/named_barrier.cuh"
@@ -115,7 +114,7 @@ __device__ void leave_sums(const Schedule& schedule, int warp, int lane,
 template <int kRows>
 __device__ void add_left_sums(const Schedule& schedule, int tile, int warp, int lane,
                               TileSums<kRows>& sums) {
-  const int end = (tile + 1) * schedule.chunks;
+  const int end = (tile + 1) * schedule.chunks.value;
   for (int block = blockIdx.x + 1; schedule.share(block) < end; ++block) {
     const int unit = block * kPanels + warp;
     await_parts(schedule.counters, unit, 1);
@@ -148,28 +147,40 @@ __device__ inline void store_transposed(uint32_t address, const uint32_t (&m)[4]
       : "memory");
 }
 
+// What makes a warp's outputs from sums: its panel's rows, those of the tile where it is, and what
+// a lane needs of them. Loaded before the sums are there.
+template <int kRows>
+struct PanelEnd {
+  int64_t first_row, first_column;
+  RowEnd of_side[4];
+  bool any_special;  // row of X or of the weight
+
+  __device__ PanelEnd(const WeightView& weight, const ExactRows& x, const Tile& at, int warp,
+                      int lane)
+      : first_row(int64_t{at.row} * kRows),
+        first_column(int64_t{at.column} * kColumns + warp * kPanel) {
+    bool special = false;
+#pragma unroll
+    for (int side = 0; side < 4; ++side) {
+      of_side[side] = RowEnd(weight, min(first_column + side * 8 + lane / 4, weight.n - 1));
+      special |= of_side[side].needs_oracle();
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; i += kLanes) {
+      special |= x.special[min(first_row + i + lane, x.m - 1)] != 0;
+    }
+    any_special = __any_sync(~0u, special);
+  }
+};
+
 // A warp's outputs of a tile: those of its panel.
 template <int kRows>
 __device__ void write_panel(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y,
-                            const Tile& at, int warp, int lane, uint8_t* turned,
+                            const PanelEnd<kRows>& end, int lane, uint8_t* turned,
                             const TileSums<kRows>& sums) {
   constexpr int kStride = RingLayout::kTurnedStride;
-  const int64_t first_row = int64_t{at.row} * kRows;
-  const int64_t first_column = int64_t{at.column} * kColumns + warp * kPanel;
+  const auto& [first_row, first_column, ends, any_special] = end;
   if (first_column >= weight.n) return;
-  RowEnd ends[4];
-  bool special = false;
-#pragma unroll
-  for (int side = 0; side < 4; ++side) {
-    ends[side] = RowEnd(weight, min(first_column + side * 8 + lane / 4, weight.n - 1));
-    special |= ends[side].needs_oracle();
-  }
-#pragma unroll
-  for (int i = 0; i < kRows; i += kLanes) {
-    special |= x.special[min(first_row + i + lane, x.m - 1)] != 0;
-  }
-  const bool any_special = __any_sync(~0u, special);
-
   const int64_t column = first_column + lane % 4 * 8;  // the first of eight that the lane writes
 #pragma unroll
   for (int first = 0; first < kRows / 8; first += 2) {
@@ -214,61 +225,99 @@ __device__ void write_panel(const WeightView& weight, const ExactRows& x, __nv_b
   __syncwarp();
 }
 
-// CLUSTERED: a cluster has a tile, and each of its blocks a part of K and some rows of the outputs.
-template <int kRows, bool clustered>
+// A warp's sums of a piece.
+template <int kRows>
+__device__ void multiply_piece(const WeightView& weight, const Piece& piece, int lane,
+                               RingReader& ring, TileSums<kRows>& sums) {
+  SegmentCursor segment(weight, piece.begin);
+  for (int chunk = piece.begin; chunk < piece.end;) {
+    segment.move_to(weight, chunk);
+    const int chunks = min(piece.end, segment.end) - chunk;
+    multiply_chunks<kRows>(segment.format, chunks, lane, ring, sums);
+    chunk += chunks;
+  }
+}
+
+// Makes the block's ring, in which the third warpgroup then copies. True in the others.
+__device__ inline bool enter_ring(const WeightView& weight, const ExactRows& x,
+                                  const Schedule& schedule, const Ring& ring, int warp, int lane) {
+  allow_next_grid();
+  ring.prepare();
+  if (warp >= kPanels) {
+    give_registers<kCopyRegisters>();
+    copy_chunks(weight, x, schedule, ring, warp - kPanels, lane);
+    return false;
+  }
+  ring.begin();
+  take_registers<kMultiplyRegisters>();
+  return true;
+}
+
+// The same in all lanes, and known to be.
+__device__ inline int warp_of_block() {
+  return __shfl_sync(~0u, static_cast<int>(threadIdx.x / kLanes), 0);
+}
+
+// Blocks that stay, and share tiles through memory if at all.
+template <int kRows>
 __global__ void __launch_bounds__(kThreads, 1)
     multiply_tiles(const __grid_constant__ WeightView weight, const __grid_constant__ ExactRows x,
                    __nv_bfloat16* y, const __grid_constant__ Schedule schedule,
                    const __grid_constant__ RingLayout layout) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   uint8_t* const shared = dynamic_shared();
-  const int lane = threadIdx.x % kLanes;
-  const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / kLanes), 0);
-  allow_next_grid();
+  const int warp = warp_of_block(), lane = threadIdx.x % kLanes;
   const Ring in_memory(layout, shared);
-  in_memory.prepare();
-  wait_for_previous_grid();
-  if (warp >= kPanels) {
-    give_registers<kCopyRegisters>();
-    return copy_chunks(weight, x, schedule, in_memory, warp - kPanels, lane);
-  }
-  take_registers<kMultiplyRegisters>();
+  if (!enter_ring(weight, x, schedule, in_memory, warp, lane)) return;
   RingReader ring(in_memory, warp, lane);
   for (int number = 0;; ++number) {
     TileSums<kRows> sums = {};
     const Piece piece(schedule, number);
-    if (piece.tile >= schedule.tiles.count()) break;
-    SegmentCursor segment(weight, piece.begin);
-    for (int chunk = piece.begin; chunk < piece.end;) {
-      segment.move_to(weight, chunk);
-      const int end = min(piece.end, segment.end);
-      multiply_chunks<kRows>(segment.format, end - chunk, lane, ring, sums);
-      chunk = end;
-    }
-    if constexpr (clustered) {
-      const ClusterPeers peers{static_cast<int>(gridDim.x)};
-      const Tile tile(schedule.tiles, piece.tile);
-      const int64_t first_row = int64_t{tile.row} * kRows;
-      const TileRows rows(first_row, int64_t{tile.column} * kColumns,
-                          static_cast<int>(min(int64_t{kRows}, x.m - first_row)), peers.rank(),
-                          peers.count());
-      auto* const own = reinterpret_cast<float*>(shared);
-      NamedBarrier<1, kPanels * kLanes>::wait();  // the ring has been read
-      store_sums<kColumns>(own, warp, lane, sums);
-      peers.synchronize();
-      TileWriter<kColumns, kPanels>(weight, x, y, rows, warp, lane)
-          .write(PartsOfCluster{own}, peers.count());
-      peers.synchronize();  // a block's shared memory is there until it ends
-      return;
-    }
+    if (piece.tile >= schedule.tiles.count()) return;
+    const PanelEnd<kRows> end(weight, x, Tile(schedule.tiles, piece.tile), warp, lane);
+    multiply_piece<kRows>(weight, piece, lane, ring, sums);
     if (piece.begin > 0) {
       leave_sums<kRows>(schedule, warp, lane, sums);
       continue;
     }
-    if (piece.end < schedule.chunks) add_left_sums<kRows>(schedule, piece.tile, warp, lane, sums);
-    write_panel<kRows>(weight, x, y, Tile(schedule.tiles, piece.tile), warp, lane,
+    if (piece.end < schedule.chunks.value)
+      add_left_sums<kRows>(schedule, piece.tile, warp, lane, sums);
+    write_panel<kRows>(weight, x, y, end, lane,
                        shared + layout.turned_offset() + warp * RingLayout::kTurnedBytes, sums);
   }
+#endif
+}
+
+// Clusters that have a tile each, of which a block has a part of K and writes some rows.
+template <int kRows>
+__global__ void __launch_bounds__(kThreads, 1)
+    multiply_shared_tile(const __grid_constant__ WeightView weight,
+                         const __grid_constant__ ExactRows x, __nv_bfloat16* y,
+                         const __grid_constant__ Schedule schedule,
+                         const __grid_constant__ RingLayout layout) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  uint8_t* const shared = dynamic_shared();
+  const int warp = warp_of_block(), lane = threadIdx.x % kLanes;
+  const Ring in_memory(layout, shared);
+  if (!enter_ring(weight, x, schedule, in_memory, warp, lane)) return;
+  RingReader ring(in_memory, warp, lane);
+  TileSums<kRows> sums = {};
+  const Piece piece(schedule, 0);
+  const Tile tile(schedule.tiles, piece.tile);
+  const ClusterPeers peers{static_cast<int>(gridDim.x)};
+  const int64_t first_row = int64_t{tile.row} * kRows;
+  const TileRows rows(first_row, int64_t{tile.column} * kColumns,
+                      static_cast<int>(min(int64_t{kRows}, x.m - first_row)), peers.rank(),
+                      peers.count());
+  multiply_piece<kRows>(weight, piece, lane, ring, sums);
+  const TileWriter<kColumns, kPanels> writer(weight, x, y, rows, warp, lane);
+  const auto ends = writer.load_ends();
+  auto* const own = reinterpret_cast<float*>(shared);
+  NamedBarrier<1, kPanels * kLanes>::wait();  // the ring has been read
+  store_sums<kColumns>(own, warp, lane, sums);
+  peers.synchronize();
+  writer.write(PartsOfCluster{own}, peers.count(), ends);
+  peers.end();
 #endif
 }
 

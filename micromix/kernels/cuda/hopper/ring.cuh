@@ -6,6 +6,7 @@
 
 #include "micromix/kernels/cuda/async_copy.cuh"
 #include "micromix/kernels/cuda/bulk_copy.cuh"
+#include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/hopper/wgmma.cuh"
 #include "micromix/kernels/cuda/packed_layout.h"
 #include "micromix/kernels/cuda/segment_cursor.cuh"
@@ -51,7 +52,7 @@ struct RingLayout {
 struct Schedule {
   TileOrder tiles;
   int32_t shared;
-  int32_t chunks;        // of a tile
+  Divisor chunks;        // of a tile
   int32_t share_chunks;  // of the shared ones that every block takes, and
   int32_t extra;         // one more of the first blocks
   float* partials;       // [blocks][kPanels][kRows / 4][kLanes][4]
@@ -59,7 +60,7 @@ struct Schedule {
 
   // The first of the shared chunks that a block takes.
   __device__ int share(int block) const {
-    return static_cast<int>(blockIdx.y) * chunks + block * share_chunks + min(block, extra);
+    return static_cast<int>(blockIdx.y) * chunks.value + block * share_chunks + min(block, extra);
   }
 };
 
@@ -69,10 +70,10 @@ struct Piece {
   int tile, begin, end;
 
   __device__ Piece(const Schedule& schedule, int number) {
-    const int chunks = schedule.chunks;
+    const int chunks = schedule.chunks.value;
     const int share = schedule.share(blockIdx.x), share_end = schedule.share(blockIdx.x + 1);
-    const int first = share / chunks;
-    const int parts = share < share_end ? (share_end - 1) / chunks - first + 1 : 0;
+    const int first = share / schedule.chunks;
+    const int parts = share < share_end ? (share_end - 1) / schedule.chunks - first + 1 : 0;
     if (number < parts) {
       tile = first + number;
       begin = max(share - tile * chunks, 0);
@@ -105,16 +106,17 @@ class Ring {
   __device__ Ring(const RingLayout& layout, const uint8_t* shared)
       : layout(layout), shared_(shared), address_(shared_address(shared)) {}
 
-  // By all threads of the block.
+  // By all threads of the block, which may reckon what they will do in between.
   __device__ void prepare() const {
-    if (threadIdx.x == 0) {
-      for (int i = 0; i < layout.stages; ++i) {
-        init_barrier(full(i), 1);
-        init_barrier(empty(i), kPanels * layout.arriving_lanes);
-      }
-      fence_barriers();
-    }
+    const auto stage = static_cast<int>(threadIdx.x);
+    if (stage >= layout.stages) return;
+    init_barrier(full(stage), 1);
+    init_barrier(empty(stage), kPanels * layout.arriving_lanes);
+    fence_barriers();
+  }
+  __device__ void begin() const {
     __syncthreads();
+    wait_for_previous_grid();
   }
   __device__ uint32_t full(int stage) const { return address_ + layout.full_offset() + stage * 8; }
   __device__ uint32_t empty(int stage) const {
@@ -146,7 +148,6 @@ __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
   int skipped = warp;  // of the next piece's chunks
   for (int number = 0;; ++number) {
     const Piece piece(schedule, number);
-    if (piece.tile >= schedule.tiles.count()) return;
     const Tile tile(schedule.tiles, piece.tile);
     const int64_t first_row = int64_t{tile.row} * tile_rows;
     const int rows_bytes = static_cast<int>(min(int64_t{tile_rows}, x.m - first_row)) * 64;
@@ -154,6 +155,8 @@ __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
     const uint8_t* const records = weight.records + panel * weight.panel_bytes;
     const uint8_t* const rows =
         reinterpret_cast<const uint8_t*>(x.values) + (block * x.m + first_row) * 64;
+    if (number == 0) ring.begin();
+    if (piece.tile >= schedule.tiles.count()) return;
     int chunk = piece.begin + skipped;
     for (; chunk < piece.end; chunk += kCopyWarps) {
       const WeightView::Segment& segment = segment_of(weight, chunk);
