@@ -30,8 +30,6 @@ using kernels::CudaProducts;
 
 constexpr double kGraphSeconds = 1.5e-3;
 
-const std::vector<CudaProducts> kProducts = {CudaProducts::kExact, CudaProducts::kBlockScaled};
-
 struct Options {
   std::vector<std::string> products;  // none: those that the GPU has instructions for
   std::vector<std::string> plans = cuda_plan_names();
@@ -75,7 +73,8 @@ class Bench {
  private:
   bool is_run(CudaProducts product) const {
     if (options_.products.empty()) {
-      return product == CudaProducts::kExact || block_scaled::native_instructions_work();
+      return product == CudaProducts::kExact ||
+             (product == CudaProducts::kBlockScaled && block_scaled::native_instructions_work());
     }
     return std::ranges::count(options_.products, name(product)) > 0;
   }
@@ -87,7 +86,7 @@ class Bench {
         RotatedRows(weight_values_, Type::kE4M3, shape.n, shape.k, gpu_.l2_bytes),
         RotatedRows(weight_values_, Type::kBF16, shape.n, shape.k, gpu_.l2_bytes),
         {}};
-    for (CudaProducts product : kProducts) {
+    for (CudaProducts product : kernels::kCudaProducts) {
       if (!is_run(product)) continue;
       for (const std::string& plan : options_.plans) {
         weights.mixed.push_back(
@@ -186,9 +185,10 @@ std::vector<CudaShape> parse_shapes(const std::vector<std::string>& texts) {
 void add_options(CLI::App& app, Options& options) {
   app.get_formatter()->column_width(24);
   std::vector<std::string> products;
-  for (CudaProducts product : kProducts) products.emplace_back(name(product));
+  for (CudaProducts product : kernels::kCudaProducts) products.emplace_back(name(product));
   app.add_option("--products", options.products,
-                 "The own kernels; block-scaled is emulated, slowly, where the GPU lacks it")
+                 "The own kernels; exact-mma-sync keeps to what every GPU has, block-scaled is "
+                 "emulated, slowly, where the GPU lacks it")
       ->option_text("LIST [exact, and block-scaled where the GPU has it]")
       ->delimiter(',')
       ->check(CLI::IsMember(products));

@@ -27,7 +27,7 @@ MixedCudaWeight::MixedCudaWeight(const std::string& plan, CudaProducts product,
       plan_(random_plan(cuda_segments(plan, shape), 1)),
       device_plan_(plan_) {
   do {
-    if (product == CudaProducts::kExact) {
+    if (product != CudaProducts::kBlockScaled) {
       exact_.emplace_back(host_.weight, stream);
     } else {
       block_scaled_.emplace_back(host_.weight, stream);
@@ -45,7 +45,7 @@ MixedCudaProduct::MixedCudaProduct(const MixedCudaWeight& weight, const DeviceRo
 void MixedCudaProduct::quantize() {
   const cuda::PlanView& plan = weight_.plan_view();
   cuda::QuantizedOutputs outputs;
-  if (weight_.product() == CudaProducts::kExact) {
+  if (weight_.product() != CudaProducts::kBlockScaled) {
     outputs.exact = &exact_.resize(plan, m_);
   } else {
     instructions_ = block_scaled::best_instructions();
@@ -57,8 +57,10 @@ void MixedCudaProduct::quantize() {
 }
 
 void MixedCudaProduct::multiply(int64_t copy, bool overlap) {
-  if (weight_.product() == CudaProducts::kExact) {
-    cuda::multiply(weight_.exact(copy), exact_.view(), y_, workspace_, stream_, overlap);
+  if (weight_.product() != CudaProducts::kBlockScaled) {
+    cuda::multiply(weight_.exact(copy), exact_.view(), y_, workspace_, stream_, overlap,
+                   weight_.product() == CudaProducts::kExactMmaSync ? cuda::ExactKernels::kMmaSync
+                                                                    : cuda::ExactKernels::kFastest);
   } else {
     block_scaled::multiply(weight_.block_scaled(copy), codes_.view(), y_, stream_, instructions_,
                            overlap);
@@ -107,9 +109,9 @@ void MixedCudaProduct::check_outputs(std::span<const uint16_t> y) const {
   }
   const auto quantized = kernels::quantize_rows(weight_.plan(), count, x.data());
 
-  const int64_t additions = weight_.product() == CudaProducts::kExact
-                                ? cuda::product_additions(k)
-                                : block_scaled::product_additions(k);
+  const int64_t additions = weight_.product() == CudaProducts::kBlockScaled
+                                ? block_scaled::product_additions(k)
+                                : cuda::product_additions(k);
   for (int i = 0; i < kOutputs; ++i) {
     const int64_t row = i % count;
     const int64_t column = i == 0 ? n - 1 : static_cast<int64_t>(random() % n);

@@ -28,34 +28,76 @@ using testing::random_rows;
 using testing::random_weight;
 using testing::SegmentShape;
 
-std::vector<float> product(const PackedWeight& weight, const ExactRows& x, Workspace& workspace) {
-  return testing::outputs_of(x.m, weight.n(),
-                             [&](__nv_bfloat16* y) { multiply(weight, x, y, workspace, nullptr); });
-}
-
-void expect_within_bound(Random& random, const MixedWeight& weight, const InputPlan& plan,
-                         int64_t m) {
-  const std::vector<float> x = random_rows(random, m * plan.k);
-  const QuantizedRows rows = quantize_rows(plan, m, x.data());
-  const HostExactRows exact_rows(rows);
-  const PackedWeight packed(weight, nullptr);
-  Workspace workspace;
-  const std::vector<float> y = product(packed, exact_rows.view(), workspace);
-  expect_outputs_within_bound(random, weight, rows, product_additions(weight.k), y);
-  EXPECT_EQ(product(packed, exact_rows.view(), workspace), y) << "run to run";
-}
-
-// Weights of each of so many rows N, with a bias, times M rows, by one plan.
-void expect_sizes_within_bound(Random& random, const std::vector<SegmentShape>& shapes,
-                               const std::vector<std::pair<int64_t, int64_t>>& sizes) {
-  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-  for (const auto& [m, n] : sizes) {
-    const auto weight = random_weight(random, n, shapes, 120, 134, true);
-    expect_within_bound(random, weight.weight, plan, m);
+// By this GPU's kernels and by those of every GPU, which are the same but on Hopper.
+class CudaProduct : public ::testing::TestWithParam<ExactKernels> {
+ protected:
+  std::vector<float> product(const PackedWeight& weight, const ExactRows& x, Workspace& workspace) {
+    return testing::outputs_of(x.m, weight.n(), [&](__nv_bfloat16* y) {
+      multiply(weight, x, y, workspace, nullptr, false, GetParam());
+    });
   }
-}
 
-TEST(CudaProduct, EveryOperandPairIsWithinTheBound) {
+  void expect_within_bound(Random& random, const MixedWeight& weight, const InputPlan& plan,
+                           int64_t m) {
+    const std::vector<float> x = random_rows(random, m * plan.k);
+    const QuantizedRows rows = quantize_rows(plan, m, x.data());
+    const HostExactRows exact_rows(rows);
+    const PackedWeight packed(weight, nullptr);
+    Workspace workspace;
+    const std::vector<float> y = product(packed, exact_rows.view(), workspace);
+    expect_outputs_within_bound(random, weight, rows, product_additions(weight.k), y);
+    EXPECT_EQ(product(packed, exact_rows.view(), workspace), y) << "run to run";
+  }
+
+  // Weights of each of so many rows N, with a bias, times M rows, by one plan.
+  void expect_sizes_within_bound(Random& random, const std::vector<SegmentShape>& shapes,
+                                 const std::vector<std::pair<int64_t, int64_t>>& sizes) {
+    const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+    for (const auto& [m, n] : sizes) {
+      const auto weight = random_weight(random, n, shapes, 120, 134, true);
+      expect_within_bound(random, weight.weight, plan, m);
+    }
+  }
+
+  // Within the bound for so many channels, or infinite where the exact result is.
+  static bool is_right(const OracleValue& exact, int64_t k, float found) {
+    if (std::fabs(exact.value) >= 0x1.FFp127) return std::isinf(found);
+    return std::fabs(found - exact.value) <= error_bound(exact, product_additions(k));
+  }
+
+  // X times a weight of scale bytes LOW to HIGH, by the bound.
+  void expect_extreme_outputs(Random& random, int64_t n, int64_t k, int low, int high, int64_t m,
+                              float size) {
+    const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, k}};
+    const auto weight = random_weight(random, n, shapes, low, high, true);
+    const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+    std::vector<float> x = random_rows(random, m * k);
+    for (float& value : x) value = std::clamp(value * size, -3e38f, 3e38f);
+    const QuantizedRows rows = quantize_rows(plan, m, x.data());
+    Workspace workspace;
+    const auto y =
+        product(PackedWeight(weight.weight, nullptr), HostExactRows(rows).view(), workspace);
+    for (int64_t i = 0; i < m * n; ++i) {
+      const OracleValue exact = oracle_output(weight.weight, rows, i / n, i % n);
+      ASSERT_TRUE(is_right(exact, k, y[i]))
+          << low << ".." << high << " m " << m << " n " << n << " size " << size << " exactly "
+          << exact.value << " found " << y[i];
+    }
+  }
+};
+class SlowCudaProduct : public CudaProduct {};
+
+std::string kernels_name(const ::testing::TestParamInfo<ExactKernels>& info) {
+  return info.param == ExactKernels::kFastest ? "Fastest" : "MmaSync";
+}
+INSTANTIATE_TEST_SUITE_P(Kernels, CudaProduct,
+                         ::testing::Values(ExactKernels::kFastest, ExactKernels::kMmaSync),
+                         kernels_name);
+INSTANTIATE_TEST_SUITE_P(Kernels, SlowCudaProduct,
+                         ::testing::Values(ExactKernels::kFastest, ExactKernels::kMmaSync),
+                         kernels_name);
+
+TEST_P(CudaProduct, EveryOperandPairIsWithinTheBound) {
   Random random(1);
   for (mx::Format weight_format : mx::kOperandFormats) {
     for (const auto& activation : activation_formats()) {
@@ -71,7 +113,7 @@ TEST(CudaProduct, EveryOperandPairIsWithinTheBound) {
   }
 }
 
-TEST(CudaProduct, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
+TEST_P(CudaProduct, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
   Random random(2);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 608},
                                             {mx::Format::kE2M3, mx::Format::kE4M3, 32},
@@ -89,7 +131,7 @@ TEST(CudaProduct, MixedSegmentsAndAwkwardShapesAreWithinTheBound) {
 }
 
 // Long K by few columns, which blocks share; and so many columns that they share them in turn.
-TEST(CudaProduct, PartsOfKAreWithinTheBound) {
+TEST_P(CudaProduct, PartsOfKAreWithinTheBound) {
   Random random(4);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 4096},
                                             {mx::Format::kE3M2, mx::Format::kE3M2, 96},
@@ -98,8 +140,28 @@ TEST(CudaProduct, PartsOfKAreWithinTheBound) {
       random, shapes, {{1, 40}, {16, 100}, {40, 70}, {100, 40}, {16, 2200}, {130, 40}, {300, 600}});
 }
 
+// Parts of K of every number that shares a tile through shared memory: each has at least 4 chunks
+// of 64 channels, or 8 on Hopper.
+TEST_P(CudaProduct, PartsOfEveryNumberAreWithinTheBound) {
+  Random random(13);
+  for (int64_t chunks : {8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64}) {
+    expect_sizes_within_bound(random, {{mx::Format::kE2M3, mx::Format::kE2M1, chunks * 64}},
+                              {{20, 40}, {40, 40}, {100, 40}});
+  }
+}
+
+// More tiles than half of the multiprocessors, and so long a K that sharing them by memory pays.
+TEST_P(CudaProduct, PartsThroughMemoryAreWithinTheBound) {
+  Random random(14);
+  const int64_t rows = device_limits().multiprocessors / 16 * 128 - 100;
+  expect_sizes_within_bound(random,
+                            {{mx::Format::kE2M1, mx::Format::kE2M1, 64 * 80},
+                             {mx::Format::kE4M3, mx::Format::kE4M3, 64 * 40}},
+                            {{rows, 6 * 256 - 8}});
+}
+
 // Rings of as many chunks as there are, which depends on the widest format, and more of a block.
-TEST(CudaProduct, PartsOfOneFormatAreWithinTheBound) {
+TEST_P(CudaProduct, PartsOfOneFormatAreWithinTheBound) {
   Random random(10);
   for (mx::Format format : {mx::Format::kE2M1, mx::Format::kE3M2}) {
     expect_sizes_within_bound(random, {{format, format, 6144}}, {{130, 40}, {300, 600}});
@@ -107,8 +169,8 @@ TEST(CudaProduct, PartsOfOneFormatAreWithinTheBound) {
 }
 
 // As many tiles of 256 by 128, or more, as the GPU has multiprocessors: blocks take shares of the
-// first and then others whole, only shares, or only whole ones.
-TEST(CudaProduct, ManyTilesAreWithinTheBound) {
+// first and then others whole, only shares, or only whole ones. And fewer rows by many columns.
+TEST_P(CudaProduct, ManyTilesAreWithinTheBound) {
   Random random(9);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 448},
                                             {mx::Format::kE2M3, mx::Format::kE4M3, 160},
@@ -119,12 +181,16 @@ TEST(CudaProduct, ManyTilesAreWithinTheBound) {
   };
   const int64_t processors = device_limits().multiprocessors;
   expect_sizes_within_bound(random, shapes,
-                            {tiles(2, processors + 1), tiles(3, processors / 2),
-                             tiles(2, processors), tiles(9, processors / 4)});
+                            {tiles(2, processors + 1),
+                             tiles(3, processors / 2),
+                             tiles(2, processors),
+                             tiles(9, processors / 4),
+                             {28, processors * 150},
+                             {60, processors * 300}});
 }
 
 // One after another, in turn and overlapping: sums and counters that blocks leave are for the next.
-TEST(CudaProduct, OneWorkspaceServesProductsOfAnySize) {
+TEST_P(CudaProduct, OneWorkspaceServesProductsOfAnySize) {
   Random random(11);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 2048},
                                             {mx::Format::kE4M3, mx::Format::kE4M3, 1024}};
@@ -138,7 +204,7 @@ TEST(CudaProduct, OneWorkspaceServesProductsOfAnySize) {
     std::vector<float> expected;
   };
   std::vector<Case> cases;
-  for (int64_t m : {130, 16, 100, 300, 130, 1, 40}) {
+  for (int64_t m : {130, 16, 100, 300, 28, 130, 1, 40}) {
     const std::vector<float> x = random_rows(random, m * plan.k);
     HostExactRows rows(quantize_rows(plan, m, x.data()));
     Workspace alone;
@@ -150,7 +216,7 @@ TEST(CudaProduct, OneWorkspaceServesProductsOfAnySize) {
     SCOPED_TRACE(overlap);
     for (const Case& each : cases) testing::poison(each.y);
     for (const Case& each : cases) {
-      multiply(packed, each.rows.view(), each.y.data(), shared, nullptr, overlap);
+      multiply(packed, each.rows.view(), each.y.data(), shared, nullptr, overlap, GetParam());
     }
     for (const Case& each : cases) {
       EXPECT_EQ(testing::floats_of(each.y), each.expected) << each.rows.view().m;
@@ -160,7 +226,7 @@ TEST(CudaProduct, OneWorkspaceServesProductsOfAnySize) {
 
 // One-hot activations return the dequantized weight bit for bit, with every scale byte that is
 // special, for as few rows at a time as there are kernels.
-TEST(CudaProduct, OneHotActivationsReturnTheWeight) {
+TEST_P(CudaProduct, OneHotActivationsReturnTheWeight) {
   Random random(3);
   for (mx::Format format : mx::kOperandFormats) {
     for (const auto& activation : activation_formats()) {
@@ -200,31 +266,7 @@ TEST(CudaProduct, OneHotActivationsReturnTheWeight) {
   }
 }
 
-// X times a weight of scale bytes LOW to HIGH, by the bound; infinite where the exact result is.
-void expect_extreme_outputs(Random& random, int64_t n, int64_t k, int low, int high, int64_t m,
-                            float size) {
-  const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, k}};
-  const auto weight = random_weight(random, n, shapes, low, high, true);
-  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-  std::vector<float> x = random_rows(random, m * k);
-  for (float& value : x) value = std::clamp(value * size, -3e38f, 3e38f);
-  const QuantizedRows rows = quantize_rows(plan, m, x.data());
-  Workspace workspace;
-  const auto y =
-      product(PackedWeight(weight.weight, nullptr), HostExactRows(rows).view(), workspace);
-  for (int64_t i = 0; i < m * n; ++i) {
-    const OracleValue exact = oracle_output(weight.weight, rows, i / n, i % n);
-    if (std::fabs(exact.value) >= 0x1.FFp127) {
-      ASSERT_TRUE(std::isinf(y[i]));
-    } else {
-      ASSERT_LE(std::fabs(y[i] - exact.value), error_bound(exact, product_additions(k)))
-          << low << ".." << high << " m " << m << " n " << n << " size " << size << " exactly "
-          << exact.value << " found " << y[i];
-    }
-  }
-}
-
-TEST(CudaProduct, ExtremeScalesComeFromTheOracle) {
+TEST_P(CudaProduct, ExtremeScalesComeFromTheOracle) {
   Random random(5);
   for (const auto& [low, high] : std::vector<std::pair<int, int>>{{0, 3}, {0, 254}, {250, 254}}) {
     for (int64_t m : {4, 12, 40, 80, 140}) {
@@ -236,14 +278,46 @@ TEST(CudaProduct, ExtremeScalesComeFromTheOracle) {
 }
 
 // The same where blocks share K, and one writes what others' rows and columns take from it.
-TEST(CudaProduct, ExtremeScalesOfPartsComeFromTheOracle) {
+TEST_P(CudaProduct, ExtremeScalesOfPartsComeFromTheOracle) {
   Random random(12);
   for (int64_t m : {4, 12, 20, 40, 80, 140}) {
     for (float size : {1e-37f, 1.0f}) expect_extreme_outputs(random, 40, 1088, 0, 254, m, size);
   }
 }
 
-TEST(CudaProduct, NanScaleMakesItsOutputsNan) {
+// A row of the weight whose scales spread too far, one with a NaN, and rows of X with extreme
+// blocks, among ordinary ones.
+TEST_P(CudaProduct, RowsThatNeedMoreStandAmongOrdinaryOnes) {
+  Random random(15);
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE4M3, mx::Format::kE4M3, 1088}};
+  constexpr int64_t kN = 300, kSpread = 70, kNan = 260, kBlocks = 1088 / 32;
+  auto weight = random_weight(random, kN, shapes, 120, 134, true);
+  weight.scales[0][kSpread * kBlocks + 3] = 2;
+  weight.scales[0][kNan * kBlocks + 7] = mx::kScaleNan;
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  const PackedWeight packed(weight.weight, nullptr);
+  for (int64_t m : {1, 16, 20, 40, 100, 140, 300}) {
+    std::vector<float> x = random_rows(random, m * plan.k);
+    for (int64_t row = 0; row < m; row += 13) {
+      for (int64_t i = 0; i < 64; ++i) x[row * plan.k + i] *= row % 2 == 0 ? 0x1p120f : 0x1p-120f;
+    }
+    const QuantizedRows rows = quantize_rows(plan, m, x.data());
+    Workspace workspace;
+    const auto y = product(packed, HostExactRows(rows).view(), workspace);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < m * kN; ++i) {
+      if (i % kN == kNan) {
+        wrong += std::isnan(y[i]) ? 0 : 1;
+        continue;
+      }
+      const OracleValue exact = oracle_output(weight.weight, rows, i / kN, i % kN);
+      if (!is_right(exact, plan.k, y[i])) ++wrong;
+    }
+    EXPECT_EQ(wrong, 0) << m;
+  }
+}
+
+TEST_P(CudaProduct, NanScaleMakesItsOutputsNan) {
   Random random(6);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE4M3, 64}};
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
@@ -268,7 +342,7 @@ TEST(CudaProduct, NanScaleMakesItsOutputsNan) {
   }
 }
 
-TEST(CudaProduct, WeightsTakeAsMuchMemoryAsPacked) {
+TEST_P(CudaProduct, WeightsTakeAsMuchMemoryAsPacked) {
   Random random(7);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 512},
                                             {mx::Format::kE3M2, mx::Format::kE3M2, 128},
@@ -283,7 +357,7 @@ TEST(CudaProduct, WeightsTakeAsMuchMemoryAsPacked) {
 }
 
 // Offsets beyond 2^31 elements: a weight that repeats every PERIOD rows gives outputs that do.
-TEST(SlowCudaProduct, WeightOfMoreThanTwoToThe31) {
+TEST_P(SlowCudaProduct, WeightOfMoreThanTwoToThe31) {
   Random random(8);
   constexpr int64_t kK = 1024, kPeriod = 8 * 32, kN = (int64_t{1} << 31) / kK + 1000;
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, kK}};
@@ -315,7 +389,7 @@ TEST(SlowCudaProduct, WeightOfMoreThanTwoToThe31) {
 }
 
 // The same of rows, which the device makes.
-TEST(SlowCudaProduct, RowsOfMoreThanTwoToThe31) {
+TEST_P(SlowCudaProduct, RowsOfMoreThanTwoToThe31) {
   Random random(9);
   constexpr int64_t kK = 1024, kPeriod = 64, kN = 40, kM = (int64_t{1} << 31) / kK + 1000;
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE4M3, kK}};

@@ -322,7 +322,9 @@ class CudaBackend final : public Backend {
                                    instructions_);
     } else {
       cuda::multiply(static_cast<const ExactLinear&>(linear).weight, input.exact.view(), results,
-                     product_workspace_, stream_);
+                     product_workspace_, stream_, false,
+                     products_ == CudaProducts::kExactMmaSync ? cuda::ExactKernels::kMmaSync
+                                                              : cuda::ExactKernels::kFastest);
     }
     if (widens) cuda::widen(size, results, y.floats(), stream_);
   }
@@ -343,11 +345,20 @@ CudaProducts choose_products() {
     return cuda::block_scaled::native_instructions_work() ? CudaProducts::kBlockScaled
                                                           : CudaProducts::kExact;
   }
-  for (CudaProducts product : {CudaProducts::kExact, CudaProducts::kBlockScaled}) {
+  std::vector<std::string_view> names;
+  for (CudaProducts product : kCudaProducts) {
     if (wanted == name(product)) return product;
+    names.push_back(name(product));
   }
-  throw Error(fmt::format(
-      "MICROMIX_CUDA_PRODUCTS: found '{}', expected one of: exact, block-scaled", wanted));
+  throw Error(fmt::format("MICROMIX_CUDA_PRODUCTS: found '{}', expected one of: {}", wanted,
+                          fmt::join(names, ", ")));
+}
+
+// Never destroyed: the driver may go first.
+template <CudaProducts products>
+const Backend& backend_of() {
+  static const CudaBackend& backend = *new CudaBackend(products);
+  return backend;
 }
 
 }  // namespace
@@ -372,13 +383,14 @@ const Backend& cuda_backend() {
 }
 
 const Backend& cuda_backend(CudaProducts products) {
-  // Never destroyed: the driver may go first.
-  if (products == CudaProducts::kExact) {
-    static const CudaBackend& exact = *new CudaBackend(CudaProducts::kExact);
-    return exact;
+  switch (products) {
+    case CudaProducts::kExact:
+      return backend_of<CudaProducts::kExact>();
+    case CudaProducts::kExactMmaSync:
+      return backend_of<CudaProducts::kExactMmaSync>();
+    default:
+      return backend_of<CudaProducts::kBlockScaled>();
   }
-  static const CudaBackend& block_scaled = *new CudaBackend(CudaProducts::kBlockScaled);
-  return block_scaled;
 }
 
 }  // namespace micromix::kernels

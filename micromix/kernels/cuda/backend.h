@@ -2,6 +2,7 @@
 // everything it does is queued on one stream: only Backend::read waits. For one thread at a time.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -11,12 +12,17 @@ namespace micromix::kernels {
 
 // What multiplies quantized activations. BF16 ones are always multiplied exactly.
 enum class CudaProducts : uint8_t {
-  kExact,        // cuda/product.h
+  kExact,         // cuda/product.h
+  kExactMmaSync,  // the same by the kernels that every GPU has
   kBlockScaled,  // cuda/block_scaled/product.h, emulated (slowly) where the GPU has no instructions
 };
+inline constexpr std::array kCudaProducts = {CudaProducts::kExact, CudaProducts::kExactMmaSync,
+                                             CudaProducts::kBlockScaled};
 
 constexpr std::string_view name(CudaProducts product) {
-  return product == CudaProducts::kExact ? "exact" : "block-scaled";
+  constexpr std::array<std::string_view, kCudaProducts.size()> kNames = {"exact", "exact-mma-sync",
+                                                                         "block-scaled"};
+  return kNames[static_cast<size_t>(product)];
 }
 
 // Makes GPU INDEX, as cuda/devices.h counts, the current one of this thread, for whatever follows.
@@ -25,7 +31,7 @@ constexpr std::string_view name(CudaProducts product) {
 void choose_gpu(int index);
 
 // On the current device, with block-scaled products where it has them, or those that the
-// environment variable MICROMIX_CUDA_PRODUCTS names (exact, block-scaled). Throws Error where there
+// environment variable MICROMIX_CUDA_PRODUCTS names. Throws Error where there
 // is no device, or it is older than sm_80 (Ampere), or the variable is something else, or this
 // build has no CUDA.
 const Backend& cuda_backend();

@@ -74,6 +74,13 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
 
 }  // namespace
 
+bool gains(const WeightView& weight, int64_t m) {
+  const DeviceLimits& device = device_limits();
+  // Few rows by few tiles are a short read by many, smaller blocks.
+  return device.capability == 90 &&
+         (m > 32 || divide_up(weight.n, kColumns) > device.multiprocessors / 2);
+}
+
 void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Workspace& workspace,
               cudaStream_t stream, bool overlap) {
   if (x.m <= 32) return multiply<32>(weight, x, y, workspace, stream, overlap);

@@ -10,6 +10,9 @@
 
 namespace micromix::kernels::cuda::hopper {
 
+// Whether this GPU is such, and it is quicker than the kernels that every GPU has.
+bool gains(const WeightView& weight, int64_t m);
+
 // As cuda::multiply(), which calls it.
 void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Workspace& workspace,
               cudaStream_t stream, bool overlap);
