@@ -142,7 +142,7 @@ TEST_P(CudaProduct, PartsOfKAreWithinTheBound) {
 
 // Parts of K of every number that shares a tile through shared memory: each has at least 4 chunks
 // of 64 channels, or 8 on Hopper.
-TEST_P(CudaProduct, PartsOfEveryNumberAreWithinTheBound) {
+TEST_P(CudaProduct, EveryNumberOfPartsIsWithinTheBound) {
   Random random(13);
   for (int64_t chunks : {8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64}) {
     expect_sizes_within_bound(random, {{mx::Format::kE2M3, mx::Format::kE2M1, chunks * 64}},

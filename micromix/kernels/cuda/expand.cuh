@@ -201,20 +201,18 @@ __device__ void multiply_record(const uint8_t* record, int lane, const Rows& row
   }
 }
 
-// The same for a format known at run time, the same in all lanes.
-template <int kTiles, typename Rows, typename Meanwhile>
-__device__ void multiply_record(mx::Format format, const uint8_t* record, int lane,
-                                const Rows& rows, const Meanwhile& meanwhile,
-                                float (&sums)[2][kTiles][4]) {
+// Calls WORK.operator()<format>() of a format known at run time, the same in all lanes.
+template <typename Work>
+__device__ void with_format(mx::Format format, const Work& work) {
   switch (format) {
     case mx::Format::kE2M1:
-      return multiply_record<mx::Format::kE2M1>(record, lane, rows, meanwhile, sums);
+      return work.template operator()<mx::Format::kE2M1>();
     case mx::Format::kE2M3:
-      return multiply_record<mx::Format::kE2M3>(record, lane, rows, meanwhile, sums);
+      return work.template operator()<mx::Format::kE2M3>();
     case mx::Format::kE3M2:
-      return multiply_record<mx::Format::kE3M2>(record, lane, rows, meanwhile, sums);
+      return work.template operator()<mx::Format::kE3M2>();
     default:
-      return multiply_record<mx::Format::kE4M3>(record, lane, rows, meanwhile, sums);
+      return work.template operator()<mx::Format::kE4M3>();
   }
 }
 

@@ -75,9 +75,8 @@ __device__ __noinline__ inline __nv_bfloat16 oracle_output(const WeightView& wei
   for (int s = 0; s < weight.segment_count; ++s) {
     const WeightView::Segment& segment = weight.segments[s];
     for (int channel = 0; channel < segment.channels; ++channel) {
-      const int64_t chunk = channel / kChunk;
-      const uint8_t* const record = weight.records + row / kPanel * weight.panel_bytes +
-                                    segment.offset + chunk * record_bytes(segment.format);
+      const uint8_t* const record =
+          record_of(weight, row / kPanel, segment, segment.first_chunk + channel / kChunk);
       const uint32_t code =
           record_code(record, segment.format, static_cast<int>(row % kPanel), channel % kChunk);
       const double element = element_value(segment.format, code);

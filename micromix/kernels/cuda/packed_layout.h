@@ -110,6 +110,14 @@ struct WeightView : WeightSegments {
   const uint8_t* oracle_scales;  // [oracle_count][chunks * kBlocksPerChunk]
 };
 
+// The record of chunk CHUNK, one of SEGMENT's, in panel PANEL.
+MICROMIX_HOST_DEVICE inline const uint8_t* record_of(const WeightView& weight, int64_t panel,
+                                                     const WeightView::Segment& segment,
+                                                     int chunk) {
+  return weight.records + panel * weight.panel_bytes + segment.offset +
+         int64_t{chunk - segment.first_chunk} * segment.record_bytes;
+}
+
 // A scale exponent s is kept relative to its row's reference r, one less than the row's largest
 // (but -126 at least), which factors[] holds as 2^r. The byte is the exponent field of the BF16
 // number that lifts the bare fields (element * 2^(bias - 127), see expand.cuh) to element * 2^(s -

@@ -81,9 +81,9 @@ __global__ void fill_records(WeightView view, int index, StoredSegment stored,
   const int half = threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
   const int64_t panel = blockIdx.x;
-  const int64_t chunk = blockIdx.y;
-  const auto record = const_cast<uint8_t*>(view.records) + panel * view.panel_bytes +
-                      segment.offset + chunk * record_bytes(segment.format);
+  const int64_t chunk = blockIdx.y;  // of the segment
+  auto* const record = const_cast<uint8_t*>(
+      record_of(view, panel, segment, segment.first_chunk + static_cast<int>(chunk)));
   auto* const words = reinterpret_cast<uint32_t*>(record);
   const mx::Format format = segment.format;
   const int word_count = code_bytes(format) / 4 / (2 * kLanes);
@@ -196,7 +196,7 @@ void PackedWeight::collect_oracle_rows(const MixedWeight& weight) {
 int largest_record(const WeightView& weight) {
   int bytes = 0;
   for (int i = 0; i < weight.segment_count; ++i) {
-    bytes = std::max(bytes, record_bytes(weight.segments[i].format));
+    bytes = std::max(bytes, int{weight.segments[i].record_bytes});
   }
   return bytes;
 }

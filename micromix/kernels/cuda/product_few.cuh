@@ -309,8 +309,10 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
       const auto rows = [&](int block, int tile) {
         return load_exact_rows(blocks + block * m * 64 + own_rows[tile]);
       };
-      multiply_record<kTiles>(
-          entries[i].format, ring + slot * layout.slot_bytes, lane, rows, [] {}, sums);
+      with_format(entries[i].format, [&]<mx::Format format>() {
+        multiply_record<format, kTiles>(
+            ring + slot * layout.slot_bytes, lane, rows, [] {}, sums);
+      });
       slot = slot == kStages - 1 ? 0 : slot + 1;
     }
     if (panels > 0) wait_for_phase(sums_read, (panels - 1) % 2);

@@ -73,7 +73,9 @@ __global__ void __launch_bounds__(kTileThreads, 2)
       }
       copies.commit();
     };
-    multiply_record<kTiles>(at.format, slots + warp * job.slot_bytes, lane, rows, copy_ahead, sums);
+    with_format(at.format, [&]<mx::Format format>() {
+      multiply_record<format, kTiles>(slots + warp * job.slot_bytes, lane, rows, copy_ahead, sums);
+    });
     place.advance();
   }
 

@@ -27,14 +27,6 @@ __host__ __device__ int tile_stage_bytes(int slot_bytes) {
 
 using TilePlace = RingPlace<kTileStages>;
 
-// Panels beyond the weight's end repeat its last.
-__device__ inline const uint8_t* first_record(const WeightView& weight, int panel,
-                                              const SegmentCursor& at, int chunk) {
-  const WeightView::Segment& segment = weight.segments[at.segment];
-  return weight.records + min(panel, weight.panels - 1) * weight.panel_bytes + segment.offset +
-         int64_t{chunk - segment.first_chunk} * record_bytes(segment.format);
-}
-
 // A piece of 16 bytes a thread: of its warp's records and of X. A chunk is copied while the one
 // kTileStages - 1 before it is multiplied. Addresses move on before a chunk's copies, not after: a
 // copy reads its address some time after it is issued, and an addition would wait for that.
@@ -48,7 +40,10 @@ class TileCopies {
         chunk_bytes_(x.m * 64 * kBlocksPerChunk) {
     const int lane = threadIdx.x % kLanes;
     record_shared_ = ring + threadIdx.x / kLanes * slot_bytes + lane * 16;
-    record_ = first_record(weight, panel, at_, first_chunk) + lane * 16;
+    // Panels beyond the weight's end repeat its last.
+    record_ = record_of(weight, min(panel, weight.panels - 1), weight.segments[at_.segment],
+                        first_chunk) +
+              lane * 16;
     x_shared_ = ring + kTilePanels * slot_bytes + threadIdx.x * 16;
     const int row = threadIdx.x / 4;
     rows_left_ = static_cast<int>(min(int64_t{kRows}, x.m - first_x_row)) - row;

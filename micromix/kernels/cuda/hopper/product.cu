@@ -18,51 +18,65 @@ int arriving_lanes() {
   return all ? kLanes : 1;
 }
 
+RingLayout lay_out_ring(const WeightView& weight, int rows) {
+  RingLayout layout = {rows, RingLayout::kMostStages, largest_record(weight), arriving_lanes()};
+  while (layout.bytes() > device_limits().shared_bytes_block) --layout.stages;
+  assert(layout.stages >= RingLayout::kLeastStages);
+  return layout;
+}
+
+constexpr int kLeastChunks = 8;  // of a block
+
+// In how many parts of K clusters share each of COUNT tiles; 1 where as many BLOCKS as there may
+// be, that share them through memory if at all, are quicker.
+template <int kRows>
+int parts_of_tiles(const RingLayout& layout, int count, int chunks, int blocks) {
+  // How much longer blocks share through memory: fitted to an H100 (M = 32 to 512).
+  constexpr int kLeavingChunks = 15;
+  constexpr int kSumsBytes = kTileSums<kRows, kColumns> * int{sizeof(float)};
+  if (layout.turned_offset() < kSumsBytes) return 1;  // they take the ring's place
+  const int most = std::min(device_limits().multiprocessors / count, chunks / kLeastChunks);
+  if (most < 2) return 1;
+  const int parts =
+      largest_clusters(&multiply_shared_tile<kRows>, kThreads, layout.bytes(), count, most);
+  const bool quicker =
+      divide_up(chunks, parts) <= int64_t{count} * chunks / blocks + kLeavingChunks;
+  return quicker ? parts : 1;
+}
+
+// How many of COUNT tiles BLOCKS are to share chunk by chunk, so that none is idle in the last
+// turn: 0 where leaving and adding up sums takes longer.
+int tiles_to_share(int count, int chunks, int blocks) {
+  // Of a tile, whose time it takes a block about to leave sums and another to add them.
+  constexpr int64_t kSharingChunks = 16;
+  const int idle = count % blocks == 0 ? 0 : blocks - count % blocks;
+  return idle * int64_t{chunks} > kSharingChunks * blocks ? std::min(count, count % blocks + blocks)
+                                                          : 0;
+}
+
 template <int kRows>
 void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Workspace& workspace,
               cudaStream_t stream, bool overlap) {
   constexpr int kGroup = 8;
-  constexpr int kLeastChunks = 8;  // of a block
-  // Of a tile, whose time it takes a block about to leave sums and another to add them.
-  constexpr int64_t kSharingChunks = 16;
-  // How much longer blocks share tiles through memory than as clusters: fitted to an H100 (M = 32
-  // to 512).
-  constexpr int kLeavingChunks = 15;
-  const DeviceLimits& device = device_limits();
-  RingLayout layout = {kRows, RingLayout::kMostStages, largest_record(weight), arriving_lanes()};
-  while (layout.bytes() > device.shared_bytes_block) --layout.stages;
-  assert(layout.stages >= RingLayout::kLeastStages);
-
+  const RingLayout layout = lay_out_ring(weight, kRows);
   Schedule schedule{};
   schedule.tiles = TileOrder(divide_up(weight.n, kColumns), divide_up(x.m, kRows), kGroup);
   schedule.chunks = Divisor(weight.chunks);
   const int count = schedule.tiles.count();
   const auto blocks = static_cast<int>(
       std::min<int64_t>(std::max(int64_t{count}, int64_t{count} * weight.chunks / kLeastChunks),
-                        device.multiprocessors));
-  int most_parts = std::min(device.multiprocessors / count, weight.chunks / kLeastChunks);
-  // Sums take the ring's place.
-  constexpr int kSumsBytes = kTileSums<kRows, kColumns> * int{sizeof(float)};
-  if (layout.turned_offset() < kSumsBytes) most_parts = 1;
-  const int parts =
-      largest_clusters(&multiply_shared_tile<kRows>, kThreads, layout.bytes(), count, most_parts);
-  if (parts > 1 &&
-      divide_up(weight.chunks, parts) <= int64_t{count} * weight.chunks / blocks + kLeavingChunks) {
-    schedule.shared = count;
-    schedule.share_chunks = weight.chunks / parts;
-    schedule.extra = weight.chunks % parts;
+                        device_limits().multiprocessors));
+  const int parts = parts_of_tiles<kRows>(layout, count, weight.chunks, blocks);
+  if (parts > 1) {
+    schedule.share_out(count, weight.chunks, parts);
     const auto ranks = static_cast<unsigned>(parts);
     launch(&multiply_shared_tile<kRows>,
            {dim3(ranks, count), kThreads, layout.bytes(), {ranks, 1, 1}}, stream, overlap, weight,
            x, y, schedule, layout);
     return;
   }
-  // In the last turn, without sharing.
-  const int idle = count % blocks == 0 ? 0 : blocks - count % blocks;
-  if (idle * int64_t{weight.chunks} > kSharingChunks * blocks) {
-    schedule.shared = std::min(count, count % blocks + blocks);
-    schedule.share_chunks = schedule.shared * weight.chunks / blocks;
-    schedule.extra = schedule.shared * weight.chunks % blocks;
+  if (const int shared = tiles_to_share(count, weight.chunks, blocks); shared > 0) {
+    schedule.share_out(shared, shared * weight.chunks, blocks);
     workspace.reserve(int64_t{blocks} * kPanels * kRows * kLanes, int64_t{blocks} * kPanels,
                       stream);
     schedule.partials = workspace.partials.data();

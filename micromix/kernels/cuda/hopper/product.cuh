@@ -74,21 +74,6 @@ __device__ void multiply_chunks(int chunks, int lane, RingReader& ring, TileSums
     if (last) return;
   }
 }
-template <int kRows>
-__device__ void multiply_chunks(mx::Format format, int chunks, int lane, RingReader& ring,
-                                TileSums<kRows>& sums) {
-  switch (format) {
-    case mx::Format::kE2M1:
-      return multiply_chunks<kRows, mx::Format::kE2M1>(chunks, lane, ring, sums);
-    case mx::Format::kE2M3:
-      return multiply_chunks<kRows, mx::Format::kE2M3>(chunks, lane, ring, sums);
-    case mx::Format::kE3M2:
-      return multiply_chunks<kRows, mx::Format::kE3M2>(chunks, lane, ring, sums);
-    default:
-      return multiply_chunks<kRows, mx::Format::kE4M3>(chunks, lane, ring, sums);
-  }
-}
-
 // Where a warp leaves sums for the block that has the tile's beginning: [kRows / 4][lane][4].
 template <int kRows>
 __device__ float4* left_sums(const Schedule& schedule, int unit, int lane) {
@@ -233,7 +218,9 @@ __device__ void multiply_piece(const WeightView& weight, const Piece& piece, int
   for (int chunk = piece.begin; chunk < piece.end;) {
     segment.move_to(weight, chunk);
     const int chunks = min(piece.end, segment.end) - chunk;
-    multiply_chunks<kRows>(segment.format, chunks, lane, ring, sums);
+    with_format(segment.format, [&]<mx::Format format>() {
+      multiply_chunks<kRows, format>(chunks, lane, ring, sums);
+    });
     chunk += chunks;
   }
 }

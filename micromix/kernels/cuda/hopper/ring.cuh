@@ -58,6 +58,12 @@ struct Schedule {
   float* partials;       // [blocks][kPanels][kRows / 4][kLanes][4]
   uint32_t* counters;    // [blocks][kPanels]: whether they are there; zero between launches
 
+  // The first TILES, of whose chunks so many are shared out among BLOCKS.
+  void share_out(int tiles_shared, int chunks_shared, int blocks) {
+    shared = tiles_shared;
+    share_chunks = chunks_shared / blocks;
+    extra = chunks_shared % blocks;
+  }
   // The first of the shared chunks that a block takes.
   __device__ int share(int block) const {
     return static_cast<int>(blockIdx.y) * chunks.value + block * share_chunks + min(block, extra);
@@ -152,7 +158,6 @@ __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
     const int64_t first_row = int64_t{tile.row} * tile_rows;
     const int rows_bytes = static_cast<int>(min(int64_t{tile_rows}, x.m - first_row)) * 64;
     const int panel = min(tile.column * kPanels + lane, weight.panels - 1);
-    const uint8_t* const records = weight.records + panel * weight.panel_bytes;
     const uint8_t* const rows =
         reinterpret_cast<const uint8_t*>(x.values) + (block * x.m + first_row) * 64;
     if (number == 0) ring.begin();
@@ -161,9 +166,8 @@ __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
     for (; chunk < piece.end; chunk += kCopyWarps) {
       const WeightView::Segment& segment = segment_of(weight, chunk);
       const int bytes = segment.record_bytes;
-      const uint8_t* const from =
-          of_weight ? records + segment.offset + (chunk - segment.first_chunk) * bytes
-                    : rows + chunk * (x.m * kBlocksPerChunk * 64);
+      const uint8_t* const from = of_weight ? record_of(weight, panel, segment, chunk)
+                                            : rows + chunk * (x.m * kBlocksPerChunk * 64);
       // Of the phase before the first, too, a barrier says that it is complete.
       wait_for_phase(ring.empty(place.stage), place.parity ^ 1);
       arrive_expecting(ring.full(place.stage), kPanels * bytes + kBlocksPerChunk * rows_bytes,
