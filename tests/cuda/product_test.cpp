@@ -299,7 +299,10 @@ TEST_P(CudaProduct, RowsThatNeedMoreStandAmongOrdinaryOnes) {
   for (int64_t m : {1, 16, 20, 40, 100, 140, 300}) {
     std::vector<float> x = random_rows(random, m * plan.k);
     for (int64_t row = 0; row < m; row += 13) {
-      for (int64_t i = 0; i < 64; ++i) x[row * plan.k + i] *= row % 2 == 0 ? 0x1p120f : 0x1p-120f;
+      for (int64_t i = 0; i < 64; ++i) {
+        float& value = x[row * plan.k + i];
+        value = std::clamp(value * (row % 2 == 0 ? 0x1p120f : 0x1p-120f), -3e38f, 3e38f);
+      }
     }
     const QuantizedRows rows = quantize_rows(plan, m, x.data());
     Workspace workspace;

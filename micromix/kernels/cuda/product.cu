@@ -127,7 +127,8 @@ void Workspace::reserve(int64_t floats, int64_t zeros, cudaStream_t stream) {
 }
 
 void multiply(const PackedWeight& packed, const ExactRows& x, __nv_bfloat16* y,
-              Workspace& workspace, cudaStream_t stream, bool overlap, ExactKernels kernels) {
+              Workspace& workspace, cudaStream_t stream, bool overlap,
+              [[maybe_unused]] ExactKernels kernels) {
   const WeightView& weight = packed.view();
   if (x.m <= 8 && multiply_few_rows<1>(weight, x, y, workspace, stream, overlap)) return;
   if (x.m <= kFewRows && multiply_few_rows<2>(weight, x, y, workspace, stream, overlap)) return;

@@ -21,6 +21,7 @@
 
 #include "micromix/kernels/cuda/epilogue.cuh"
 #include "micromix/kernels/cuda/expand.cuh"
+#include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/hopper/ring.cuh"
 #include "micromix/kernels/cuda/hopper/wgmma.cuh"
 #include "micromix/kernels/cuda/named_barrier.cuh"
@@ -230,12 +231,12 @@ __device__ inline bool enter_ring(const WeightView& weight, const ExactRows& x,
                                   const Schedule& schedule, const Ring& ring, int warp, int lane) {
   allow_next_grid();
   ring.prepare();
+  wait_for_previous_grid();
   if (warp >= kPanels) {
     give_registers<kCopyRegisters>();
     copy_chunks(weight, x, schedule, ring, warp - kPanels, lane);
     return false;
   }
-  ring.begin();
   take_registers<kMultiplyRegisters>();
   return true;
 }

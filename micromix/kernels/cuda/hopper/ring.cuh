@@ -6,7 +6,6 @@
 
 #include "micromix/kernels/cuda/async_copy.cuh"
 #include "micromix/kernels/cuda/bulk_copy.cuh"
-#include "micromix/kernels/cuda/grid_dependency.cuh"
 #include "micromix/kernels/cuda/hopper/wgmma.cuh"
 #include "micromix/kernels/cuda/packed_layout.h"
 #include "micromix/kernels/cuda/segment_cursor.cuh"
@@ -112,17 +111,15 @@ class Ring {
   __device__ Ring(const RingLayout& layout, const uint8_t* shared)
       : layout(layout), shared_(shared), address_(shared_address(shared)) {}
 
-  // By all threads of the block, which may reckon what they will do in between.
+  // By all threads of the block.
   __device__ void prepare() const {
     const auto stage = static_cast<int>(threadIdx.x);
-    if (stage >= layout.stages) return;
-    init_barrier(full(stage), 1);
-    init_barrier(empty(stage), kPanels * layout.arriving_lanes);
-    fence_barriers();
-  }
-  __device__ void begin() const {
+    if (stage < layout.stages) {
+      init_barrier(full(stage), 1);
+      init_barrier(empty(stage), kPanels * layout.arriving_lanes);
+      fence_barriers();
+    }
     __syncthreads();
-    wait_for_previous_grid();
   }
   __device__ uint32_t full(int stage) const { return address_ + layout.full_offset() + stage * 8; }
   __device__ uint32_t empty(int stage) const {
@@ -154,14 +151,13 @@ __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
   int skipped = warp;  // of the next piece's chunks
   for (int number = 0;; ++number) {
     const Piece piece(schedule, number);
+    if (piece.tile >= schedule.tiles.count()) return;
     const Tile tile(schedule.tiles, piece.tile);
     const int64_t first_row = int64_t{tile.row} * tile_rows;
     const int rows_bytes = static_cast<int>(min(int64_t{tile_rows}, x.m - first_row)) * 64;
     const int panel = min(tile.column * kPanels + lane, weight.panels - 1);
     const uint8_t* const rows =
         reinterpret_cast<const uint8_t*>(x.values) + (block * x.m + first_row) * 64;
-    if (number == 0) ring.begin();
-    if (piece.tile >= schedule.tiles.count()) return;
     int chunk = piece.begin + skipped;
     for (; chunk < piece.end; chunk += kCopyWarps) {
       const WeightView::Segment& segment = segment_of(weight, chunk);
