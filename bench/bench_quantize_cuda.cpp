@@ -280,7 +280,9 @@ class QuantizerCase {
     for (int s = 0; s < plan.segment_count; ++s) {
       const auto& segment = plan.segments[s];
       for (int32_t i = 0; i < segment.channels; ++i) {
-        const float value = mx::to_float({found[segment.first_block * mx::kBlockSize + i]});
+        const int64_t block = segment.first_block + i / mx::kBlockSize;
+        const int place = kernels::cuda::exact_place(row, i % mx::kBlockSize);
+        const float value = mx::to_float({found[block * mx::kBlockSize + place]});
         if (value != values[segment.first + i]) fail(row, "exact rows");
       }
     }
