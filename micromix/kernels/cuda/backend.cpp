@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include <fmt/ranges.h>
+
 #include "micromix/base/error.h"
 #include "micromix/kernels/cuda/attention.h"
 #include "micromix/kernels/cuda/block_scaled/product.h"

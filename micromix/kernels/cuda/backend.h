@@ -30,10 +30,10 @@ constexpr std::string_view name(CudaProducts product) {
 // works on another already.
 void choose_gpu(int index);
 
-// On the current device, with block-scaled products where it has them, or those that the
-// environment variable MICROMIX_CUDA_PRODUCTS names. Throws Error where there
-// is no device, or it is older than sm_80 (Ampere), or the variable is something else, or this
-// build has no CUDA.
+// On the current device, with block-scaled products where it has them and exact ones elsewhere, or
+// those that the environment variable MICROMIX_CUDA_PRODUCTS names. Throws Error where there is no
+// device, or it is older than sm_80 (Ampere), or the variable names none, or this build has no
+// CUDA.
 const Backend& cuda_backend();
 
 const Backend& cuda_backend(CudaProducts products);

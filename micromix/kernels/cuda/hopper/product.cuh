@@ -1,5 +1,4 @@
-// The product for many rows of X on Hopper: tiles of 256 rows of the weight by 32, 64 or
-// 128 of X.
+// The product for many rows of X on Hopper: tiles of 256 rows of the weight by 32, 64 or 128 of X.
 //
 // A block has an SM and stays. Two warpgroups, a panel of the weight a warp, go through a ring of
 // chunks in shared memory that runs ahead over tiles. Warps expand a block of their panel in
@@ -33,7 +32,7 @@ namespace micromix::kernels::cuda::hopper {
 template <int kRows>
 using TileSums = float[2][kRows / 8][4];
 
-// Begins a block's products: of the warpgroup's panels, OF A's [half][step], by X's at ROWS.
+// Begins a block's products: of the warpgroup's panels, A [half][step] of the warp's, by X at ROWS.
 template <int kRows>
 __device__ void begin_block(TileSums<kRows>& sums, const uint32_t (&a)[2][2][4], uint32_t rows) {
   fence_registers();
@@ -75,6 +74,7 @@ __device__ void multiply_chunks(int chunks, int lane, RingReader& ring, TileSums
     if (last) return;
   }
 }
+
 // Where a warp leaves sums for the block that has the tile's beginning: [kRows / 4][lane][4].
 template <int kRows>
 __device__ float4* left_sums(const Schedule& schedule, int unit, int lane) {
@@ -268,8 +268,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       leave_sums<kRows>(schedule, warp, lane, sums);
       continue;
     }
-    if (piece.end < schedule.chunks.value)
+    if (piece.end < schedule.chunks.value) {
       add_left_sums<kRows>(schedule, piece.tile, warp, lane, sums);
+    }
     write_panel<kRows>(weight, x, y, end, lane,
                        shared + layout.turned_offset() + warp * RingLayout::kTurnedBytes, sums);
   }
