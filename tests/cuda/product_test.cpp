@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 
 #include "micromix/kernels/cuda/device_plan.h"
 #include "micromix/kernels/cuda/quantize.h"
@@ -150,7 +151,13 @@ TEST_P(CudaProduct, EveryNumberOfPartsIsWithinTheBound) {
   }
 }
 
-// More tiles than half of the multiprocessors, and so long a K that sharing them by memory pays.
+// One tile of so long a K that more blocks share it, through memory, than a cluster has.
+TEST_P(CudaProduct, PartsOfKThroughMemoryAreWithinTheBound) {
+  Random random(16);
+  expect_sizes_within_bound(random, {{mx::Format::kE2M1, mx::Format::kE2M1, 16384}}, {{40, 40}});
+}
+
+// The same of tiles, of which clusters of two would take too large shares.
 TEST_P(CudaProduct, PartsThroughMemoryAreWithinTheBound) {
   Random random(14);
   const int64_t rows = device_limits().multiprocessors / 16 * 128 - 100;
@@ -169,7 +176,7 @@ TEST_P(CudaProduct, PartsOfOneFormatAreWithinTheBound) {
 }
 
 // As many tiles of 256 by 128, or more, as the GPU has multiprocessors: blocks take shares of the
-// first and then others whole, only shares, or only whole ones. And fewer rows by many columns.
+// first and then others whole, or only whole ones. And fewer rows by many columns.
 TEST_P(CudaProduct, ManyTilesAreWithinTheBound) {
   Random random(9);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 448},
@@ -195,31 +202,38 @@ TEST_P(CudaProduct, OneWorkspaceServesProductsOfAnySize) {
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 2048},
                                             {mx::Format::kE4M3, mx::Format::kE4M3, 1024}};
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
-  const int64_t n = int64_t{device_limits().multiprocessors} * 192 + 40;
-  const auto weight = random_weight(random, n, shapes, 120, 134, true);
-  const PackedWeight packed(weight.weight, nullptr);
+  // So wide that blocks share tiles through memory, and so narrow that clusters do.
+  const int64_t wide = int64_t{device_limits().multiprocessors} * 192 + 40;
   struct Case {
+    const PackedWeight* weight;
     HostExactRows rows;
     DeviceArray<__nv_bfloat16> y;
     std::vector<float> expected;
   };
+  std::vector<std::unique_ptr<PackedWeight>> weights;
   std::vector<Case> cases;
-  for (int64_t m : {130, 16, 100, 300, 28, 130, 1, 40}) {
-    const std::vector<float> x = random_rows(random, m * plan.k);
-    HostExactRows rows(quantize_rows(plan, m, x.data()));
-    Workspace alone;
-    std::vector<float> expected = product(packed, rows.view(), alone);
-    cases.push_back({std::move(rows), DeviceArray<__nv_bfloat16>(m * n), std::move(expected)});
+  for (int64_t n : {wide, int64_t{300}}) {
+    const auto weight = random_weight(random, n, shapes, 120, 134, true);
+    weights.push_back(std::make_unique<PackedWeight>(weight.weight, nullptr));
+    for (int64_t m : {130, 16, 100, 300, 28, 130, 1, 40}) {
+      const std::vector<float> x = random_rows(random, m * plan.k);
+      HostExactRows rows(quantize_rows(plan, m, x.data()));
+      Workspace alone;
+      std::vector<float> expected = product(*weights.back(), rows.view(), alone);
+      cases.push_back({weights.back().get(), std::move(rows), DeviceArray<__nv_bfloat16>(m * n),
+                       std::move(expected)});
+    }
   }
   Workspace shared;
   for (bool overlap : {false, true}) {
     SCOPED_TRACE(overlap);
     for (const Case& each : cases) testing::poison(each.y);
     for (const Case& each : cases) {
-      multiply(packed, each.rows.view(), each.y.data(), shared, nullptr, overlap, GetParam());
+      multiply(*each.weight, each.rows.view(), each.y.data(), shared, nullptr, overlap, GetParam());
     }
     for (const Case& each : cases) {
-      EXPECT_EQ(testing::floats_of(each.y), each.expected) << each.rows.view().m;
+      EXPECT_EQ(testing::floats_of(each.y), each.expected)
+          << each.rows.view().m << " rows by " << each.weight->n();
     }
   }
 }
@@ -327,7 +341,7 @@ TEST_P(CudaProduct, NanScaleMakesItsOutputsNan) {
   // The last so wide that blocks have several tiles of 256 by 128.
   const int64_t wide = int64_t{device_limits().multiprocessors} * 300;
   for (const auto& [m, n] : std::vector<std::pair<int64_t, int64_t>>{
-           {2, 3}, {10, 3}, {30, 3}, {50, 3}, {90, 3}, {170, 3}, {130, wide}}) {
+           {2, 3}, {10, 3}, {30, 3}, {50, 3}, {90, 3}, {170, 3}, {130, wide}, {30, wide + 3}}) {
     auto weight = random_weight(random, n, shapes, 127, 127, false);
     std::fill(weight.codes[0].begin(), weight.codes[0].end(), 0);  // also against all-zero blocks
     const int64_t column = n / 3;
@@ -345,7 +359,7 @@ TEST_P(CudaProduct, NanScaleMakesItsOutputsNan) {
   }
 }
 
-TEST_P(CudaProduct, WeightsTakeAsMuchMemoryAsPacked) {
+TEST(CudaWeight, WeightsTakeAsMuchMemoryAsPacked) {
   Random random(7);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 512},
                                             {mx::Format::kE3M2, mx::Format::kE3M2, 128},
