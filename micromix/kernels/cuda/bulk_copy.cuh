@@ -1,4 +1,4 @@
-// Copies of whole pieces of memory to shared memory by one thread, and the barriers in shared
+// Copies of whole pieces of memory to shared memory, each by a thread, and the barriers in shared
 // memory that count their bytes (cp.async.bulk and mbarrier, sm_90).
 #pragma once
 
@@ -33,8 +33,8 @@ __device__ inline void arrive_expecting(uint32_t barrier, int bytes, bool active
       : "memory");
 }
 
-// BYTES, a multiple of 16, both ends aligned to 16, by the lane that is ACTIVE; they count on
-// BARRIER.
+// BYTES, a multiple of 16, both ends aligned to 16, by every lane that is ACTIVE, its own; they
+// count on BARRIER.
 __device__ inline void copy_bulk(uint32_t shared, const void* global, int bytes, uint32_t barrier,
                                  bool active) {
   asm volatile(

@@ -108,7 +108,7 @@ std::string_view product_of([[maybe_unused]] const GpuInfo& gpu, [[maybe_unused]
   }
 #endif
 #ifdef MICROMIX_HOPPER
-  if (gpu.major == 9) return "exact BF16 mma.sync, wgmma for many rows (sm_90a)";
+  if (gpu.major == 9 && gpu.minor == 0) return "exact BF16 mma.sync, wgmma for many rows (sm_90a)";
 #endif
   return "exact BF16 mma.sync (sm_80+)";
 }

@@ -35,7 +35,7 @@ int clusters_at_once(void (*kernel)(Arguments...), int threads, int shared_bytes
   return clusters_at_once(reinterpret_cast<const void*>(kernel), threads, shared_bytes, size);
 }
 
-// The largest clusters, of MOST at most, of which so many run at once.
+// The largest size, MOST at most, of clusters of which CLUSTERS run at once; 1 where none do.
 template <typename... Arguments>
 int largest_clusters(void (*kernel)(Arguments...), int threads, int shared_bytes, int64_t clusters,
                      int most) {

@@ -17,13 +17,14 @@ struct Workspace {
   DeviceArray<float> partials;
   DeviceArray<uint32_t> counters;  // zero between products
 
-  // Room for so many of both.
+  // Room for so many of both; counters are zero. Growing waits for the device and loses what was
+  // there.
   void reserve(int64_t floats, int64_t zeros, cudaStream_t stream);
 };
 
-// What multiplies more than 16 rows.
+// What multiplies more than 16 rows, or fewer of so long a K that they do not fit shared memory.
 enum class ExactKernels : uint8_t {
-  kFastest,  // of this GPU: on compute capability 9.0, wgmma where it gains
+  kFastest,  // of this GPU: on compute capability 9.0, in builds for it, wgmma where it gains
   kMmaSync,  // of every GPU
 };
 

@@ -1,5 +1,5 @@
-// The product for up to 128 rows of X, and for more on all but Hopper (hopper/product.cuh): tiles
-// of 128 rows of the weight by 32, 64 or 128 of X.
+// The product for more rows of X than product_few.cuh takes; on Hopper only where its own does not
+// gain (hopper/product.h), or where asked. Tiles of 128 rows of the weight by 32, 64 or 128 of X.
 //
 // Four warps, a panel each. Records and X's blocks of one chunk pass through a ring in shared
 // memory (tile_copies.cuh); each record is expanded once, in registers, and meets all rows of X.

@@ -1,7 +1,6 @@
 // Which tile of Y a block takes.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "micromix/kernels/cuda/divisor.h"
@@ -28,7 +27,6 @@ struct TileOrder {
 struct Tile {
   int column, row;
 
-  Tile() = default;
   __device__ Tile(const TileOrder& order, int index) {
     const int group = index / order.group_tiles;
     const int first = group * order.columns.value;

@@ -20,6 +20,7 @@ int arriving_lanes() {
 
 RingLayout lay_out_ring(const WeightView& weight, int rows) {
   RingLayout layout = {rows, RingLayout::kMostStages, largest_record(weight), arriving_lanes()};
+  // On 9.0 there is room for six stages, whatever the formats.
   while (layout.bytes() > device_limits().shared_bytes_block) --layout.stages;
   assert(layout.stages >= RingLayout::kLeastStages);
   return layout;
@@ -33,8 +34,8 @@ template <int kRows>
 int parts_of_tiles(const RingLayout& layout, int count, int chunks, int blocks) {
   // How much longer blocks share through memory: fitted to an H100 (M = 32 to 512).
   constexpr int kLeavingChunks = 15;
-  constexpr int kSumsBytes = kTileSums<kRows, kColumns> * int{sizeof(float)};
-  if (layout.turned_offset() < kSumsBytes) return 1;  // they take the ring's place
+  // Sums take the ring's place.
+  assert(layout.turned_offset() >= (kTileSums<kRows, kColumns>)*int{sizeof(float)});
   const int most = std::min(device_limits().multiprocessors / count, chunks / kLeastChunks);
   if (most < 2) return 1;
   const int parts =

@@ -9,9 +9,10 @@
 // Tiles seldom come out even over SMs. Where it gains, the first tiles, at most two an SM, are
 // therefore one row of chunks of which every block takes an equal share (stream-K), and whole tiles
 // follow, the same number for every block. Where a share begins inside a tile, the block leaves its
-// sums in memory for the block in which that tile begins. Waiting for them ends because all blocks
-// run at once. Where tiles are at most half as many as SMs, and it is reckoned to be quicker, each
-// is a cluster's, whose blocks share it by parts of K and add them through shared memory.
+// sums in memory for the block in which that tile begins, which waits for them. That ends, for all
+// blocks run at once, and each waits for such behind it alone, which leave theirs before they wait.
+// Where tiles are at most half as many as SMs, and it is reckoned to be quicker, each is a
+// cluster's, whose blocks share it by parts of K and add them through shared memory.
 #pragma once
 
 #include <cstdint>
@@ -274,6 +275,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     write_panel<kRows>(weight, x, y, end, lane,
                        shared + layout.turned_offset() + warp * RingLayout::kTurnedBytes, sums);
   }
+#else
+  __trap();
 #endif
 }
 
@@ -307,6 +310,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   peers.synchronize();
   writer.write(PartsOfCluster{own}, peers.count(), ends);
   peers.end();
+#else
+  __trap();
 #endif
 }
 

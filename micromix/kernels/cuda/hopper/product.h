@@ -13,7 +13,7 @@ namespace micromix::kernels::cuda::hopper {
 // Whether this GPU is such, and it is quicker than the kernels that every GPU has.
 bool gains(const WeightView& weight, int64_t m);
 
-// As cuda::multiply(), which calls it.
+// As cuda::multiply(), which calls it, for any M on a GPU of capability 9.0.
 void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Workspace& workspace,
               cudaStream_t stream, bool overlap);
 

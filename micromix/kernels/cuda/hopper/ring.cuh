@@ -6,7 +6,7 @@
 
 #include "micromix/kernels/cuda/async_copy.cuh"
 #include "micromix/kernels/cuda/bulk_copy.cuh"
-#include "micromix/kernels/cuda/hopper/wgmma.cuh"
+#include "micromix/kernels/cuda/divisor.h"
 #include "micromix/kernels/cuda/packed_layout.h"
 #include "micromix/kernels/cuda/segment_cursor.cuh"
 #include "micromix/kernels/cuda/shared_barrier.cuh"
@@ -14,7 +14,7 @@
 
 namespace micromix::kernels::cuda::hopper {
 
-// A tile of Y has kRows, 32, 64 or 128, of X, and so many of the weight. The block's threads: two
+// A tile of Y has kRows, 32, 64 or 128, of X, and kColumns of the weight. The block's threads: two
 // warpgroups, whose warps have a panel of the weight each, and a third that copies and
 // leaves its registers to the others.
 inline constexpr int kPanels = 8;
@@ -23,7 +23,9 @@ inline constexpr int kCopyWarps = 4;
 inline constexpr int kThreads = (kPanels + kCopyWarps) * kLanes;
 inline constexpr int kMultiplyRegisters = 232;  // of a thread
 inline constexpr int kCopyRegisters = 40;
-static_assert(2 * kMultiplyRegisters + kCopyRegisters <= 65536 / 128);
+// A block has what its threads are launched with, a multiple of 8 each, and waits for more for
+// ever.
+static_assert(2 * kMultiplyRegisters + kCopyRegisters <= 3 * (65536 / kThreads / 8 * 8));
 
 // Shared memory: the ring of chunks, each the panels' records and X's blocks; then where warps turn
 // their outputs, 16 rows at a time, padded against conflicts; then barriers.
@@ -46,6 +48,11 @@ struct RingLayout {
   __host__ __device__ int bytes() const { return empty_offset() + stages * 8; }
 };
 
+// So X's blocks begin at multiples of 512 (operand_of()).
+static_assert(kPanels * record_bytes(mx::Format::kE2M1) % 512 == 0 &&
+              kPanels * record_bytes(mx::Format::kE2M3) % 512 == 0 &&
+              kPanels * record_bytes(mx::Format::kE4M3) % 512 == 0);
+
 // What blocks take: shares of the first SHARED tiles, then whole ones in turn. Or, of a cluster in
 // row Y of the grid, shares of tile Y.
 struct Schedule {
@@ -57,7 +64,8 @@ struct Schedule {
   float* partials;       // [blocks][kPanels][kRows / 4][kLanes][4]
   uint32_t* counters;    // [blocks][kPanels]: whether they are there; zero between launches
 
-  // The first TILES, of whose chunks so many are shared out among BLOCKS.
+  // Shares out CHUNKS_SHARED among BLOCKS: those of the first TILES_SHARED tiles, or, where
+  // clusters share, of each tile.
   void share_out(int tiles_shared, int chunks_shared, int blocks) {
     shared = tiles_shared;
     share_chunks = chunks_shared / blocks;
@@ -92,7 +100,7 @@ struct Piece {
 };
 
 // A place in the ring, and the parity of its barriers' phase there.
-struct RingPlace {
+struct RingStage {
   int stage = 0, parity = 0;
 
   // By so many CHUNKS, not more than STAGES.
@@ -146,7 +154,7 @@ __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
   const int tile_rows = ring.layout.rows;
   const uint32_t to =
       of_weight ? lane * ring.layout.slot_bytes : ring.layout.x_offset() + block * tile_rows * 64;
-  RingPlace place;
+  RingStage place;
   place.advance(ring.layout.stages, warp);
   int skipped = warp;  // of the next piece's chunks
   for (int number = 0;; ++number) {
@@ -207,7 +215,7 @@ class RingReader {
  private:
   const Ring& ring_;
   int warp_, lane_;
-  RingPlace place_;
+  RingStage place_;
 };
 
 }  // namespace micromix::kernels::cuda::hopper
