@@ -53,6 +53,7 @@ struct ExactRows {
   int8_t* shifts;
   uint8_t* special;
 };
+inline constexpr int kExactBlockBytes = mx::kBlockSize * 2;  // of a row
 // Where channel CHANNEL, 0 to 31, of row ROW stands in its block: pieces of eight, 16 bytes, are
 // exchanged by row. Copied to shared memory as they are, any piece of eight rows lies in all banks
 // then. wgmma calls it a swizzle of 64 bytes.

@@ -113,7 +113,7 @@ __device__ inline uint4 load_exact_rows(uint32_t address) {
 // Where the lane's address points to, from a block's first row on: a piece of ROW, which is row
 // lane % 8 of the eight.
 __device__ inline int exact_rows_at(int row, int lane) {
-  return row * 64 + exact_piece(row, lane / 8) * 16;
+  return row * kExactBlockBytes + exact_piece(row, lane / 8) * 16;
 }
 
 // A lane's packed words of a block: where they are read from, and read.

@@ -307,7 +307,7 @@ __device__ void multiply_records(const WeightView& weight, const ExactRows& x, c
       copy_next();
       const uint32_t blocks = shared_address(own_x) + i * layout.x_bytes;
       const auto rows = [&](int block, int tile) {
-        return load_exact_rows(blocks + block * m * 64 + own_rows[tile]);
+        return load_exact_rows(blocks + block * m * kExactBlockBytes + own_rows[tile]);
       };
       with_format(entries[i].format, [&]<mx::Format format>() {
         multiply_record<format, kTiles>(

@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     const uint32_t blocks =
         shared_address(slots) + kTilePanels * job.slot_bytes + exact_rows_at(lane % 8, lane);
     const auto rows = [blocks](int block, int tile8) {
-      return load_exact_rows(blocks + (block * kRows + tile8 * 8) * 64);
+      return load_exact_rows(blocks + (block * kRows + tile8 * 8) * kExactBlockBytes);
     };
     const auto copy_ahead = [&] {
       if (chunk + kTileStages - 1 < end) {

@@ -37,7 +37,7 @@ class TileCopies {
                         int64_t first_x_row, int first_chunk, uint32_t ring)
       : at_(weight, first_chunk),
         stage_bytes_(tile_stage_bytes<kRows>(slot_bytes)),
-        chunk_bytes_(x.m * 64 * kBlocksPerChunk) {
+        chunk_bytes_(x.m * kExactBlockBytes * kBlocksPerChunk) {
     const int lane = threadIdx.x % kLanes;
     record_shared_ = ring + threadIdx.x / kLanes * slot_bytes + lane * 16;
     // Panels beyond the weight's end repeat its last.
@@ -48,8 +48,8 @@ class TileCopies {
     const int row = threadIdx.x / 4;
     rows_left_ = static_cast<int>(min(int64_t{kRows}, x.m - first_x_row)) - row;
     x_[0] = reinterpret_cast<const uint8_t*>(x.values) + (first_chunk - 1) * chunk_bytes_ +
-            (first_x_row + row) * 64 + threadIdx.x % 4 * 16;
-    x_[1] = x_[0] + x.m * 64;
+            (first_x_row + row) * kExactBlockBytes + threadIdx.x % 4 * 16;
+    x_[1] = x_[0] + x.m * kExactBlockBytes;
   }
 
   // The next chunk, CHUNK, of the warp's panel, and of X's rows; then commit(), or in their place.
@@ -74,7 +74,7 @@ class TileCopies {
     x_[0] += chunk_bytes_;
     x_[1] += chunk_bytes_;
     copy_rows<0>(to, x_[0]);
-    copy_rows<kRows * 64>(to, x_[1]);
+    copy_rows<kRows * kExactBlockBytes>(to, x_[1]);
   }
 
   __device__ void commit() { commit_copies(); }

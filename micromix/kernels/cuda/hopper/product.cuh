@@ -59,7 +59,7 @@ __device__ void multiply_chunks(int chunks, int lane, RingReader& ring, TileSums
     begin_block<kRows>(sums, first, at.rows);
     uint32_t second[2][2][4];
     expand_block<format, 1>(words, scales, second);
-    begin_block<kRows>(sums, second, at.rows + kRows * 64);
+    begin_block<kRows>(sums, second, at.rows + kRows * kExactBlockBytes);
     const RingChunk before = at;
     const bool last = --chunks == 0;
     if (!last) {

@@ -152,8 +152,8 @@ __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
   const bool of_weight = lane < kPanels;
   const int block = lane - kPanels;  // of X
   const int tile_rows = ring.layout.rows;
-  const uint32_t to =
-      of_weight ? lane * ring.layout.slot_bytes : ring.layout.x_offset() + block * tile_rows * 64;
+  const uint32_t to = of_weight ? lane * ring.layout.slot_bytes
+                                : ring.layout.x_offset() + block * tile_rows * kExactBlockBytes;
   RingStage place;
   place.advance(ring.layout.stages, warp);
   int skipped = warp;  // of the next piece's chunks
@@ -162,16 +162,18 @@ __device__ inline void copy_chunks(const WeightView& weight, const ExactRows& x,
     if (piece.tile >= schedule.tiles.count()) return;
     const Tile tile(schedule.tiles, piece.tile);
     const int64_t first_row = int64_t{tile.row} * tile_rows;
-    const int rows_bytes = static_cast<int>(min(int64_t{tile_rows}, x.m - first_row)) * 64;
+    const int rows_bytes =
+        static_cast<int>(min(int64_t{tile_rows}, x.m - first_row)) * kExactBlockBytes;
     const int panel = min(tile.column * kPanels + lane, weight.panels - 1);
     const uint8_t* const rows =
-        reinterpret_cast<const uint8_t*>(x.values) + (block * x.m + first_row) * 64;
+        reinterpret_cast<const uint8_t*>(x.values) + (block * x.m + first_row) * kExactBlockBytes;
     int chunk = piece.begin + skipped;
     for (; chunk < piece.end; chunk += kCopyWarps) {
       const WeightView::Segment& segment = segment_of(weight, chunk);
       const int bytes = segment.record_bytes;
-      const uint8_t* const from = of_weight ? record_of(weight, panel, segment, chunk)
-                                            : rows + chunk * (x.m * kBlocksPerChunk * 64);
+      const uint8_t* const from = of_weight
+                                      ? record_of(weight, panel, segment, chunk)
+                                      : rows + chunk * (x.m * kBlocksPerChunk * kExactBlockBytes);
       // Of the phase before the first, too, a barrier says that it is complete.
       wait_for_phase(ring.empty(place.stage), place.parity ^ 1);
       arrive_expecting(ring.full(place.stage), kPanels * bytes + kBlocksPerChunk * rows_bytes,

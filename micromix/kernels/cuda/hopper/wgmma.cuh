@@ -14,7 +14,7 @@ inline constexpr int kProductDepth = 16;  // channels
 // begins at a multiple of 512 bytes; ADDRESS is that or 32 bytes more, for its other half.
 __device__ inline uint64_t operand_of(uint32_t address) {
   constexpr uint64_t kSwizzle64 = 2;
-  constexpr uint64_t kEightRows = 8 * mx::kBlockSize * 2;  // bytes from one eight to the next
+  constexpr uint64_t kEightRows = 8 * kExactBlockBytes;  // bytes from one eight to the next
   return kSwizzle64 << 62 | kEightRows >> 4 << 32 | (address & 0x3FFFF) >> 4;
 }
 
