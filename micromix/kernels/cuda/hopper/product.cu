@@ -67,14 +67,17 @@ void multiply(const WeightView& weight, const ExactRows& x, __nv_bfloat16* y, Wo
   const auto blocks = static_cast<int>(
       std::min<int64_t>(std::max(int64_t{count}, int64_t{count} * weight.chunks / kLeastChunks),
                         device_limits().multiprocessors));
-  const int parts = parts_of_tiles<kRows>(layout, count, weight.chunks, blocks);
-  if (parts > 1) {
-    schedule.share_out(count, weight.chunks, parts);
-    const auto ranks = static_cast<unsigned>(parts);
-    launch(&multiply_shared_tile<kRows>,
-           {dim3(ranks, count), kThreads, layout.bytes(), {ranks, 1, 1}}, stream, overlap, weight,
-           x, y, schedule, layout);
-    return;
+  // Of so few rows as 32 only where tiles are too many for clusters (gains()).
+  if constexpr (kRows > 32) {
+    const int parts = parts_of_tiles<kRows>(layout, count, weight.chunks, blocks);
+    if (parts > 1) {
+      schedule.share_out(count, weight.chunks, parts);
+      const auto ranks = static_cast<unsigned>(parts);
+      launch(&multiply_shared_tile<kRows>,
+             {dim3(ranks, count), kThreads, layout.bytes(), {ranks, 1, 1}}, stream, overlap, weight,
+             x, y, schedule, layout);
+      return;
+    }
   }
   if (const int shared = tiles_to_share(count, weight.chunks, blocks); shared > 0) {
     schedule.share_out(shared, shared * weight.chunks, blocks);
