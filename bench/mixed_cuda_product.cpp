@@ -59,8 +59,7 @@ void MixedCudaProduct::quantize() {
 void MixedCudaProduct::multiply(int64_t copy, bool overlap) {
   if (weight_.product() != CudaProducts::kBlockScaled) {
     cuda::multiply(weight_.exact(copy), exact_.view(), y_, workspace_, stream_, overlap,
-                   weight_.product() == CudaProducts::kExactMmaSync ? cuda::ExactKernels::kMmaSync
-                                                                    : cuda::ExactKernels::kFastest);
+                   weight_.product());
   } else {
     block_scaled::multiply(weight_.block_scaled(copy), codes_.view(), y_, stream_, instructions_,
                            overlap);

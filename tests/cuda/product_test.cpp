@@ -30,7 +30,7 @@ using testing::random_weight;
 using testing::SegmentShape;
 
 // By this GPU's kernels and by those of every GPU, which are the same but on Hopper.
-class CudaProduct : public ::testing::TestWithParam<ExactKernels> {
+class CudaProduct : public ::testing::TestWithParam<CudaProducts> {
  protected:
   std::vector<float> product(const PackedWeight& weight, const ExactRows& x, Workspace& workspace) {
     return testing::outputs_of(x.m, weight.n(), [&](__nv_bfloat16* y) {
@@ -88,14 +88,14 @@ class CudaProduct : public ::testing::TestWithParam<ExactKernels> {
 };
 class SlowCudaProduct : public CudaProduct {};
 
-std::string kernels_name(const ::testing::TestParamInfo<ExactKernels>& info) {
-  return info.param == ExactKernels::kFastest ? "Fastest" : "MmaSync";
+std::string kernels_name(const ::testing::TestParamInfo<CudaProducts>& info) {
+  return info.param == CudaProducts::kExact ? "Fastest" : "MmaSync";
 }
 INSTANTIATE_TEST_SUITE_P(Kernels, CudaProduct,
-                         ::testing::Values(ExactKernels::kFastest, ExactKernels::kMmaSync),
+                         ::testing::Values(CudaProducts::kExact, CudaProducts::kExactMmaSync),
                          kernels_name);
 INSTANTIATE_TEST_SUITE_P(Kernels, SlowCudaProduct,
-                         ::testing::Values(ExactKernels::kFastest, ExactKernels::kMmaSync),
+                         ::testing::Values(CudaProducts::kExact, CudaProducts::kExactMmaSync),
                          kernels_name);
 
 TEST_P(CudaProduct, EveryOperandPairIsWithinTheBound) {

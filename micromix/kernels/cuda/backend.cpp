@@ -324,9 +324,7 @@ class CudaBackend final : public Backend {
                                    instructions_);
     } else {
       cuda::multiply(static_cast<const ExactLinear&>(linear).weight, input.exact.view(), results,
-                     product_workspace_, stream_, false,
-                     products_ == CudaProducts::kExactMmaSync ? cuda::ExactKernels::kMmaSync
-                                                              : cuda::ExactKernels::kFastest);
+                     product_workspace_, stream_, false, products_);
     }
     if (widens) cuda::widen(size, results, y.floats(), stream_);
   }

@@ -128,12 +128,12 @@ void Workspace::reserve(int64_t floats, int64_t zeros, cudaStream_t stream) {
 
 void multiply(const PackedWeight& packed, const ExactRows& x, __nv_bfloat16* y,
               Workspace& workspace, cudaStream_t stream, bool overlap,
-              [[maybe_unused]] ExactKernels kernels) {
+              [[maybe_unused]] CudaProducts products) {
   const WeightView& weight = packed.view();
   if (x.m <= 8 && multiply_few_rows<1>(weight, x, y, workspace, stream, overlap)) return;
   if (x.m <= kFewRows && multiply_few_rows<2>(weight, x, y, workspace, stream, overlap)) return;
 #ifdef MICROMIX_HOPPER
-  if (kernels == ExactKernels::kFastest && hopper::gains(weight, x.m)) {
+  if (products != CudaProducts::kExactMmaSync && hopper::gains(weight, x.m)) {
     return hopper::multiply(weight, x, y, workspace, stream, overlap);
   }
 #endif

@@ -9,6 +9,7 @@
 #include "micromix/kernels/cuda/activations.h"
 #include "micromix/kernels/cuda/device.h"
 #include "micromix/kernels/cuda/packed_weight.h"
+#include "micromix/kernels/cuda/products.h"
 
 namespace micromix::kernels::cuda {
 
@@ -22,19 +23,13 @@ struct Workspace {
   void reserve(int64_t floats, int64_t zeros, cudaStream_t stream);
 };
 
-// What multiplies more than 16 rows, or fewer of so long a K that they do not fit shared memory.
-enum class ExactKernels : uint8_t {
-  kFastest,  // of this GPU: on compute capability 9.0, in builds for it, wgmma where it gains
-  kMmaSync,  // of every GPU
-};
-
 // Y [m, n] BF16, aligned to 16 bytes, = X times the weight, plus its bias. X was quantized by a
 // plan with the weight's segments. Asynchronous on STREAM, one launch. With OVERLAP the launch may
 // begin before the one ahead of it on the stream has ended (programmatic dependent launch; sm_90
 // up).
 void multiply(const PackedWeight& weight, const ExactRows& x, __nv_bfloat16* y,
               Workspace& workspace, cudaStream_t stream, bool overlap = false,
-              ExactKernels kernels = ExactKernels::kFastest);
+              CudaProducts products = CudaProducts::kExact);
 
 // FP32 additions in the longest chain behind an output, for error_bound().
 int64_t product_additions(int64_t k);
