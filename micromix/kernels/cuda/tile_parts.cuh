@@ -106,16 +106,20 @@ class TileWriter {
   template <int most, typename Parts>
   __device__ void write(const Parts& parts, int count, const Ends& ends) const {
     constexpr int kRows = kLoads / most;
-    for (int row = first_; row < rows_.end; row += kRows * kRowStep) {
+    // Only what is stored is loaded: a load that nothing waits for could outlive the cluster.
+    const int end = column() < weight_.n ? rows_.end : 0;
+    for (int row = first_; row < end; row += kRows * kRowStep) {
       float4 sums[kRows] = {};
       for (int first = 0; first < count; first += most) {
-        float4 of_part[kRows][most];
+        float4 of_part[kRows][most] = {};
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
-          const int at = min(row + i * kRowStep, rows_.end - 1) * kSumsStride<columns> + in_tile_;
+          const int of_row = row + i * kRowStep;
 #pragma unroll
           for (int j = 0; j < most; ++j) {
-            if (first + j < count) of_part[i][j] = parts.load(first + j, at);
+            if (first + j < count && of_row < end) {
+              of_part[i][j] = parts.load(first + j, of_row * kSumsStride<columns> + in_tile_);
+            }
           }
         }
 #pragma unroll
@@ -132,7 +136,7 @@ class TileWriter {
       }
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
-        if (row + i * kRowStep >= rows_.end) break;
+        if (row + i * kRowStep >= end) break;
         store(row + i * kRowStep, sums[i], ends.of_column);
       }
     }
