@@ -41,6 +41,23 @@ __device__ void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
+// Keeps the compiler, which knows nothing of products that run on, from moving what it does with
+// their registers across this place. Costs no instruction.
+template <int count>
+__device__ void pin_registers(float (&sums)[count][4]) {
+#pragma unroll
+  for (auto& four : sums) {
+    asm volatile("" : "+f"(four[0]), "+f"(four[1]), "+f"(four[2]), "+f"(four[3])::"memory");
+  }
+}
+template <int count>
+__device__ void pin_registers(uint32_t (&a)[count][4]) {
+#pragma unroll
+  for (auto& four : a) {
+    asm volatile("" : "+r"(four[0]), "+r"(four[1]), "+r"(four[2]), "+r"(four[3])::"memory");
+  }
+}
+
 // SUM [64, N] += A [64, 16] B [16, N] for N of 32, 64 or 128. A warp has rows 16 w ... 16 w + 15 of
 // SUM and of A, and a lane of them what it would have of mma.m16n8k16. SUM and A are not to be
 // touched before wait_for_products().
