@@ -73,7 +73,7 @@ TEST(Calibration, MomentsAreThoseOfTheInputs) {
       squares += x * x / 128;
       largest = std::max(largest, std::fabs(x));
     }
-    // Rows are rounded to BF16, by 2^-9 of themselves at most.
+    // Rows are rounded to BF16, by 2^-8 of themselves at most.
     EXPECT_NEAR(input.mean_abs[j], abs, abs * 0x1p-8);
     EXPECT_NEAR(input.second_moment[j], squares, squares * 0x1p-7);
     EXPECT_NEAR(input.max_abs[j], largest, largest * 0x1p-8);

@@ -250,7 +250,7 @@ void attend(const Kernels& kernels, const PackedKeyValues& cache, int64_t m, con
   }
 }
 
-// A probability is rounded to BF16 (2^-9), comes from exp (4 ulp, and its argument's two roundings)
+// A probability is rounded to BF16 (2^-8), comes from exp (4 ulp, and its argument's two roundings)
 // and is rescaled once a block. Its score is off by the wide product's chain of additions. A
 // weight, the quotient of a probability and their sum, is then off by twice that, relative;
 // its products with values are summed one by one.
@@ -260,7 +260,7 @@ double attention_error(const AttentionShape& shape, int64_t positions, double ma
   const double depth = static_cast<double>((shape.head_dim + 31) / 32);
   const double score = scale * magnitude * (32 * depth + 3) * 0x1p-23;
   const double rescaling = (blocks / kPanelsTogether + 1) * (6 + 2 * scale * magnitude) * 0x1p-23;
-  const double probability = 0x1p-9 + score + rescaling + 6 * 0x1p-23;
+  const double probability = 0x1p-8 + score + rescaling + 6 * 0x1p-23;
   const double sums = (32 * blocks + blocks / kPanelsTogether + 2) * 0x1p-23;
   return 2 * probability / (1 - probability) * (1 + sums) + 2 * sums;
 }

@@ -388,7 +388,7 @@ void attend(const CacheView& cache, int64_t m, const __nv_bfloat16* q, __nv_bflo
 }
 
 // An mma of depth 16 adds 17 numbers and truncates, so a chain over N products is N / 16 * 17
-// additions of an error of 2^-23 each. A probability is rounded to BF16 (2^-9) and comes from exp2
+// additions of an error of 2^-23 each. A probability is rounded to BF16 (2^-8) and comes from exp2
 // (2 ulp; its argument has two roundings, each worth the argument's size, which is twice a score's
 // at most); it is rescaled once a step. A weight, the quotient of a probability and their sum, is
 // then off by twice that, relative; its products with values are summed one by one, and splits once
@@ -400,7 +400,7 @@ double attention_error(const AttentionShape& shape, int64_t positions, double ma
   const double steps = keys / 16 + 1;
   const double score = scale * magnitude * (depth / 16 * 17 + 3) * 0x1p-23;
   const double rescaling = steps * (6 + 4 * scale * magnitude) * 0x1p-23;
-  const double probability = 0x1p-9 + score + rescaling + 6 * 0x1p-23;
+  const double probability = 0x1p-8 + score + rescaling + 6 * 0x1p-23;
   const double sums = (keys / 16 * 17 + steps + 4) * 0x1p-23;
   return 2 * probability / (1 - probability) * (1 + sums) + 2 * sums;
 }
