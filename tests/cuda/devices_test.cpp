@@ -2,7 +2,9 @@
 #include "micromix/kernels/cuda/devices.h"
 
 #include <algorithm>
+#include <cstdlib>
 
+#include "micromix/kernels/cuda/backend.h"
 #include "tests/testing.h"
 
 namespace micromix::kernels::cuda {
@@ -26,6 +28,17 @@ TEST(Devices, OneCanBeUsed) {
       EXPECT_NE(product_of(*usable, weight, activation), "");
     }
   }
+}
+
+TEST(Devices, ProductsAreChosenByName) {
+  ::setenv("MICROMIX_CUDA_PRODUCTS", "exact-mma-sync", 1);
+  EXPECT_EQ(&cuda_backend(), &cuda_backend(CudaProducts::kExactMmaSync));
+  ::setenv("MICROMIX_CUDA_PRODUCTS", "fast", 1);
+  const std::string error = testing::error_of([] { cuda_backend(); });
+  ::unsetenv("MICROMIX_CUDA_PRODUCTS");
+  EXPECT_EQ(error,
+            "MICROMIX_CUDA_PRODUCTS: found 'fast', expected one of: exact, exact-mma-sync, "
+            "block-scaled");
 }
 
 }  // namespace

@@ -28,11 +28,14 @@ std::vector<Subject> subjects() {
                    [](float value) { return mx::round_to_bfloat16(value); },
                    0x1p-8,
                    kernels::cuda::attention_error};
+  Subject mma_sync = exact;
+  mma_sync.name = "cuda_exact_mma_sync";
+  mma_sync.backend = backend(kernels::CudaProducts::kExactMmaSync);
   Subject block_scaled = exact;
   block_scaled.name = "cuda_block_scaled";
   block_scaled.backend = backend(kernels::CudaProducts::kBlockScaled);
   block_scaled.additions = kernels::cuda::block_scaled::product_additions;
-  return {exact, block_scaled};
+  return {exact, mma_sync, block_scaled};
 }
 
 }  // namespace micromix::testing
