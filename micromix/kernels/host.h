@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "micromix/kernels/huge_buffer.h"
 #include "micromix/kernels/linear.h"
 
 namespace micromix::kernels {
@@ -23,12 +24,12 @@ class HostBuffer final : public Buffer {
  private:
   void reserve(int64_t count) override {
     if (count <= capacity_) return;
-    own_ = std::make_unique_for_overwrite<float[]>(count);
-    values_ = own_.get();
+    own_.reserve(count * static_cast<int64_t>(sizeof(float)));
+    values_ = reinterpret_cast<float*>(own_.data());
     capacity_ = count;
   }
 
-  std::unique_ptr<float[]> own_;
+  HugeBuffer own_;
   float* values_ = nullptr;
   int64_t capacity_ = 0;
 };

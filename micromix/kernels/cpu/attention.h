@@ -11,7 +11,7 @@
 #include <cstdint>
 
 #include "micromix/kernels/attention.h"
-#include "micromix/kernels/cpu/huge_buffer.h"
+#include "micromix/kernels/huge_buffer.h"
 #include "micromix/kernels/cpu/kernels.h"
 
 namespace micromix::kernels::cpu {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "micromix/kernels/cpu/huge_buffer.h"
+#include "micromix/kernels/huge_buffer.h"
 #include "micromix/kernels/cpu/kernels.h"
 
 namespace micromix::kernels::cpu {

@@ -7,10 +7,11 @@
 #include <new>
 #include <utility>
 
-namespace micromix::kernels::cpu {
+namespace micromix::kernels {
 
 // Uninitialized, aligned to 64 bytes at least. Large ones ask for huge pages: a streamed weight
-// touches each page once, so the walk to its translation would not be shared with anything.
+// touches each page once, and a panel's outputs one a row, so the walk to a translation would not
+// be shared with anything.
 class HugeBuffer {
  public:
   HugeBuffer() = default;
@@ -49,4 +50,4 @@ class HugeBuffer {
   int64_t size_ = 0;
 };
 
-}  // namespace micromix::kernels::cpu
+}  // namespace micromix::kernels

@@ -1,10 +1,10 @@
-#include "micromix/kernels/cpu/huge_buffer.h"
+#include "micromix/kernels/huge_buffer.h"
 
 #include <new>
 
 #include <sys/mman.h>
 
-namespace micromix::kernels::cpu {
+namespace micromix::kernels {
 
 HugeBuffer::HugeBuffer(int64_t size) : size_(size) {
   constexpr int64_t kHugePage = 2 << 20;
@@ -18,4 +18,4 @@ HugeBuffer::HugeBuffer(int64_t size) : size_(size) {
   if (size >= kHugePage) madvise(bytes_.get(), size / kHugePage * kHugePage, MADV_HUGEPAGE);
 }
 
-}  // namespace micromix::kernels::cpu
+}  // namespace micromix::kernels
