@@ -154,9 +154,9 @@ class CpuBackend final : public HostBackend {
       const auto [product, part] = partition.at(index);
       const auto& linear = static_cast<const CpuLinear&>(*product->linear);
       const bool mixed = is_mixed(linear);
-      PanelProduct sums(kernels_, mixed ? rows.mixed : rows.dense, part);
-      linear.multiply(sums);
-      sums.store(linear.n(), linear.bias(), mixed, values(*product->y));
+      PanelProduct result(kernels_, mixed ? rows.mixed : rows.dense, part,
+                          {linear.n(), linear.bias(), mixed, values(*product->y)});
+      linear.multiply(result);
     };
     if (partition.few_rows()) {
       // A thread streams panels that lie one after another, in ever shorter runs.

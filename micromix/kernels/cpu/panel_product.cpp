@@ -1,6 +1,6 @@
 #include "micromix/kernels/cpu/panel_product.h"
 
-#include <vector>
+#include <algorithm>
 
 namespace micromix::kernels::cpu {
 namespace {
@@ -11,11 +11,13 @@ constexpr int64_t kExpandedBytes = 16 << 10;
 
 }  // namespace
 
-PanelProduct::PanelProduct(const Kernels& kernels, const Tiles& tiles, const Part& part)
-    : kernels_(kernels), tiles_(tiles), part_(part) {
-  thread_local std::vector<float> sums(kMostPanels * kMostRows * kPanel);
+PanelProduct::PanelProduct(const Kernels& kernels, const Tiles& tiles, const Part& part,
+                           const Outputs& outputs)
+    : kernels_(kernels), tiles_(tiles), part_(part), outputs_(outputs) {
+  thread_local HugeBuffer sums(kMostPanels * kMostRows * kPanel *
+                               static_cast<int64_t>(sizeof(float)));
   thread_local HugeBuffer expanded(kExpandedBytes);
-  sums_ = sums.data();
+  sums_ = reinterpret_cast<float*>(sums.data());
   expanded_ = expanded.bytes();
   std::fill_n(sums_, part.panels * part.rows * kPanel, 0.0f);
 }
@@ -36,19 +38,20 @@ int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
   return bytes / panel_block_bytes(segment.integer, kernels_.wide_bytes);
 }
 
-void PanelProduct::add_blocks(const TileSegment& segment, mx::Format format, int64_t blocks,
-                              const uint8_t* scales, float* sums) const {
+void PanelProduct::add_blocks(const TileSegment& segment, mx::Format format, int64_t panel,
+                              int64_t blocks, const uint8_t* scales, bool last) const {
   for (int64_t i = 0; i < part_.rows; i += kTileRows) {
     const int64_t first = part_.first_row + i;
     const int count = tiles_.rows_at(first);
     const TileProduct product{count,  blocks, row(first),       expanded_,
-                              scales, format, sums + i * kPanel};
+                              scales, format, sums_of(panel, i)};
     const bool any = is_tiny(first, count);
     if (segment.integer) {
       (any ? kernels_.multiply_integer_any : kernels_.multiply_integer)(product);
     } else {
       (any ? kernels_.multiply_wide_any : kernels_.multiply_wide)(product);
     }
+    if (last) store(panel, i, count);
   }
 }
 
@@ -59,22 +62,23 @@ bool PanelProduct::add_dense_row(const DenseWeight& weight) {
   }
   const int64_t stride = weight.k * 2;
   for (int64_t i = 0; i < part_.panels; ++i) {
-    const int64_t column = (part_.first_panel + i) * kPanel;
+    const int64_t panel = part_.first_panel + i;
+    const int64_t column = panel * kPanel;
     kernels_.multiply_dense_row(
         {1, next_segment().blocks, row(part_.first_row), weight.data.data() + column * stride,
-         nullptr, mx::Format::kE4M3, sums_ + i * kPanel},
+         nullptr, mx::Format::kE4M3, sums_of(panel, 0)},
         stride, std::min(kPanel, weight.n - column));
+    store(panel, 0, 1);
   }
   return true;
 }
 
-void PanelProduct::store(int64_t n, std::span<const float> bias, bool round, float* y) const {
-  for (int64_t i = 0; i < part_.panels; ++i) {
-    const int64_t column = (part_.first_panel + i) * kPanel;
-    kernels_.store_rows(sums_ + i * part_.rows * kPanel, part_.rows, std::min(kPanel, n - column),
-                        bias.empty() ? nullptr : bias.data() + column, round,
-                        y + part_.first_row * n + column, n);
-  }
+void PanelProduct::store(int64_t panel, int64_t i, int64_t rows) const {
+  const auto& [n, bias, round, y] = outputs_;
+  const int64_t column = panel * kPanel;
+  kernels_.store_rows(sums_of(panel, i), rows, std::min(kPanel, n - column),
+                      bias.empty() ? nullptr : bias.data() + column, round,
+                      y + (part_.first_row + i) * n + column, n);
 }
 
 }  // namespace micromix::kernels::cpu

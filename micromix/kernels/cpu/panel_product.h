@@ -25,16 +25,26 @@ struct Part {
   int64_t first_row, rows;      // at most kMostRows; whole tiles, but for the last row
 };
 
+// Where outputs go: Y [m, n] = sums plus BIAS ([n] or empty), rounded to BF16 where ROUND.
+struct Outputs {
+  int64_t n;
+  std::span<const float> bias;
+  bool round;
+  float* y;
+};
+
 class PanelProduct {
  public:
   // The sums begin at zero. One a thread at a time.
-  PanelProduct(const Kernels& kernels, const Tiles& tiles, const Part& part);
+  PanelProduct(const Kernels& kernels, const Tiles& tiles, const Part& part,
+               const Outputs& outputs);
 
   const Kernels& kernels() const { return kernels_; }
   // What add_segment() multiplies next.
   const TileSegment& next_segment() const { return tiles_.segments()[segment_]; }
 
-  // Multiplies the next segment by WEIGHTS of FORMAT, which has
+  // Multiplies the next segment by WEIGHTS of FORMAT, and after the last one writes the part's
+  // outputs. WEIGHTS has
   //   scales(panel, block): those of a panel's blocks from BLOCK on,
   //   packed(panel): its packed blocks, or null where there are none,
   //   expand(panel, block, blocks, out): fills OUT.
@@ -44,17 +54,20 @@ class PanelProduct {
     const bool in_registers =
         weights.packed(part_.first_panel) != nullptr && expands_in_registers();
     const int64_t together = in_registers ? segment.blocks : blocks_together(segment);
+    const bool last_segment = segment_ + 1 == tiles_.segments().size();
     for (int64_t block = 0; block < segment.blocks; block += together) {
       const int64_t blocks = std::min(together, segment.blocks - block);
+      const bool last = last_segment && block + blocks == segment.blocks;
       for (int64_t i = 0; i < part_.panels; ++i) {
         const int64_t panel = part_.first_panel + i;
-        float* const sums = sums_ + i * part_.rows * kPanel;
         if (in_registers) {
           multiply_packed(segment, {static_cast<int>(part_.rows), blocks, row(part_.first_row),
-                                    weights.packed(panel), weights.scales(panel, 0), format, sums});
+                                    weights.packed(panel), weights.scales(panel, 0), format,
+                                    sums_of(panel, 0)});
+          if (last) store(panel, 0, part_.rows);
         } else {
           weights.expand(panel, block, blocks, expanded_);
-          add_blocks(segment, format, blocks, weights.scales(panel, block), sums);
+          add_blocks(segment, format, panel, blocks, weights.scales(panel, block), last);
         }
       }
       row_offset_ += blocks * tile_block_bytes(segment.integer, kernels_.wide_bytes, 1);
@@ -65,9 +78,6 @@ class PanelProduct {
   // The same for one row and WEIGHT [n][k] in BF16, K a multiple of 32, which is read where it
   // lies. False, and nothing done, where that is not possible.
   bool add_dense_row(const DenseWeight& weight);
-
-  // The part's outputs of Y [m, n]: sums plus BIAS ([n] or empty), rounded to BF16 where ROUND.
-  void store(int64_t n, std::span<const float> bias, bool round, float* y) const;
 
  private:
   // Whether all rows are one tile, of common scales: then no other would use expanded weights.
@@ -81,13 +91,21 @@ class PanelProduct {
   void multiply_packed(const TileSegment& segment, const TileProduct& product) const {
     (segment.integer ? kernels_.multiply_packed_integer : kernels_.multiply_packed_wide)(product);
   }
-  // SUMS [rows][32] += the expanded blocks times the rows'.
-  void add_blocks(const TileSegment& segment, mx::Format format, int64_t blocks,
-                  const uint8_t* scales, float* sums) const;
+  // [rows][32] of PANEL, from row I of the part on.
+  float* sums_of(int64_t panel, int64_t i) const {
+    return sums_ + ((panel - part_.first_panel) * part_.rows + i) * kPanel;
+  }
+  // Adds the expanded blocks of PANEL times the rows'. Of the LAST blocks a tile's outputs follow
+  // at once: written all together they would have to wait for memory.
+  void add_blocks(const TileSegment& segment, mx::Format format, int64_t panel, int64_t blocks,
+                  const uint8_t* scales, bool last) const;
+  // Writes PANEL's outputs of ROWS rows, from row I of the part on.
+  void store(int64_t panel, int64_t i, int64_t rows) const;
 
   const Kernels& kernels_;
   const Tiles& tiles_;
   Part part_;
+  Outputs outputs_;
   size_t segment_ = 0;
   int64_t row_offset_ = 0;  // into a row's bytes
   float* sums_;             // [panels][rows][32]
