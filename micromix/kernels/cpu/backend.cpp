@@ -47,8 +47,7 @@ class Partition {
   Partition(std::span<const Product> products, int64_t m) : products_(products), m_(m) {
     int64_t panels = 0;
     for (const Product& product : products) panels += panels_of(product);
-    // Few rows are bound by reading weights.
-    few_ = m <= 8 * kTileRows;
+    few_ = m <= cpu::kFewRows;
     const int64_t share = std::max<int64_t>(1, panels / (4 * omp_get_max_threads()));
     panels_together_ = few_ ? 1 : std::min(share, cpu::kMostPanels);
     for (const Product& product : products) parts_of_pass_ += parts_of(product);

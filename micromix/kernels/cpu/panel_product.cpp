@@ -2,12 +2,21 @@
 
 #include <algorithm>
 
+#include <unistd.h>
+
 namespace micromix::kernels::cpu {
 namespace {
 
-// Half of a first-level cache of 32 KiB. Where a weight is used once, its packed bytes pass through
-// that cache too, faster than it can drop them: a quarter.
-constexpr int64_t kExpandedBytes = 16 << 10;
+// Bytes of expanded blocks that stay in the first-level cache while ROWS rows, and their sums, pass
+// through 16 KiB of it. Where rows are few, a weight's packed bytes pass too, faster than the cache
+// can drop them.
+constexpr int64_t kLeastExpanded = 8 << 10, kMostExpanded = 32 << 10;
+int64_t expanded_bytes(int64_t rows) {
+  constexpr int64_t kHalf = 16 << 10;
+  static const int64_t kLevel1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+  if (rows <= kTileRows) return kLeastExpanded;
+  return rows <= kFewRows ? kHalf : std::clamp<int64_t>(kLevel1 - kHalf, kHalf, kMostExpanded);
+}
 
 }  // namespace
 
@@ -16,7 +25,7 @@ PanelProduct::PanelProduct(const Kernels& kernels, const Tiles& tiles, const Par
     : kernels_(kernels), tiles_(tiles), part_(part), outputs_(outputs) {
   thread_local HugeBuffer sums(kMostPanels * kMostRows * kPanel *
                                static_cast<int64_t>(sizeof(float)));
-  thread_local HugeBuffer expanded(kExpandedBytes);
+  thread_local HugeBuffer expanded(kMostExpanded);
   sums_ = reinterpret_cast<float*>(sums.data());
   expanded_ = expanded.bytes();
   std::fill_n(sums_, part.panels * part.rows * kPanel, 0.0f);
@@ -34,8 +43,7 @@ bool PanelProduct::expands_in_registers() const {
 }
 
 int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
-  const int64_t bytes = part_.rows <= kTileRows ? kExpandedBytes / 2 : kExpandedBytes;
-  return bytes / panel_block_bytes(segment.integer, kernels_.wide_bytes);
+  return expanded_bytes(part_.rows) / panel_block_bytes(segment.integer, kernels_.wide_bytes);
 }
 
 void PanelProduct::add_blocks(const TileSegment& segment, mx::Format format, int64_t panel,
