@@ -150,24 +150,41 @@ void multiply_packed_integer_rows(const TileProduct& p) {
   sums.store(p.c);
 }
 
+// A pair of channels: A [rows] by W [2 x 16 columns].
+template <int kRows>
+inline void add_pair(const std::byte* a, const std::byte* w, __m512 (&sum)[kRows][2]) {
+  const auto w0 = reinterpret_cast<__m512bh>(_mm512_load_si512(w));
+  const auto w1 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + kVector));
+  for (int r = 0; r < kRows; ++r) {
+    const auto x = reinterpret_cast<__m512bh>(broadcast(a + r * 4));
+    sum[r][0] = _mm512_dpbf16_ps(sum[r][0], w0, x);
+    sum[r][1] = _mm512_dpbf16_ps(sum[r][1], w1, x);
+  }
+}
+
+// Odd pairs have sums of their own: one chain of additions an output, twelve in all, is as long as
+// two pipes take to come back to it, and every delay is lost. They are joined often enough that
+// where a chunk of blocks ends makes no difference.
 template <int kRows>
 void multiply_wide_rows(const TileProduct& p) {
+  constexpr int64_t kJoined = 8;  // blocks
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   const std::byte* w = p.w;
-  for (int64_t b = 0; b < p.blocks; ++b) {
-    a += 4 * kRows;  // exponents
-#pragma GCC unroll 4
-    for (int s = 0; s < 16; ++s) {
-      const auto w0 = reinterpret_cast<__m512bh>(_mm512_load_si512(w));
-      const auto w1 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + kVector));
-      for (int r = 0; r < kRows; ++r) {
-        const auto x = reinterpret_cast<__m512bh>(broadcast(a + r * 4));
-        sums.sum[r][0] = _mm512_dpbf16_ps(sums.sum[r][0], w0, x);
-        sums.sum[r][1] = _mm512_dpbf16_ps(sums.sum[r][1], w1, x);
+  for (int64_t first = 0; first < p.blocks; first += kJoined) {
+    __m512 odd[kRows][2] = {};
+    for (int64_t b = first; b < std::min(first + kJoined, p.blocks); ++b) {
+      a += 4 * kRows;  // exponents
+#pragma GCC unroll 2
+      for (int s = 0; s < 8; ++s) {
+        add_pair(a, w, sums.sum);
+        add_pair(a + 4 * kRows, w + 2 * kVector, odd);
+        a += 8 * kRows;
+        w += 4 * kVector;
       }
-      a += 4 * kRows;
-      w += 2 * kVector;
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int h = 0; h < 2; ++h) sums.sum[r][h] = _mm512_add_ps(sums.sum[r][h], odd[r][h]);
     }
   }
   sums.store(p.c);
