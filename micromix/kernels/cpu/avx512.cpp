@@ -114,6 +114,18 @@ void multiply_integer_rows(const TileProduct& p) {
   sums.store(p.c);
 }
 
+// Asks for as much as a packed block, 8 KiB ahead: of the panel's next segment or the next panel
+// where this one ends, for all of them lie one after another. Hardware learns of a stream from each
+// instruction that loads it, so a kernel that comes back finds nothing asked for: 1 us of a Zen 5
+// wherever segments change.
+template <int kBits>
+inline void prefetch_ahead(const uint8_t* codes) {
+  constexpr int64_t kAhead = 8 << 10;
+  for (int64_t at = 0; at < kBlockVectors * 8 * kBits; at += kVector) {
+    _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead + at), _MM_HINT_T0);
+  }
+}
+
 // Steps are spread over some chains of additions, which would otherwise be too long to hide the
 // memory's latency behind; integers do not mind the order.
 template <int kBits, int kRows>
@@ -126,6 +138,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
   const IntegerScaling scaling(p.weight_format);
   const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t b = 0; b < p.blocks; ++b) {
+    prefetch_ahead<kBits>(codes);
     __m512i acc[kChains][kRows][2] = {};
     for (int r = 0; r < kRows; ++r) acc[0][r][0] = acc[0][r][1] = broadcast(a + starts + 4 * r);
     const std::byte* const data = a + 12 * kRows;
@@ -201,6 +214,7 @@ void multiply_packed_wide_rows(const TileProduct& p) {
   const WideTable& table = wide_table_of(p.weight_format);
   __m512 acc[kChains][kRows][2] = {};
   for (int64_t b = 0; b < p.blocks; ++b) {
+    prefetch_ahead<kBits>(codes);
     a += 4 * kRows;  // exponents
     for_each_pair<kBits>(
         table, codes, p.scales + b * kPanel, [&](int pair, int half, __m512i vector) {
