@@ -442,6 +442,8 @@ TEST_P(EveryBackend, DenseWeightsAreWithinTheBound) {
                                                                    {13, 70, 100},
                                                                    {3, 5, 33},
                                                                    {1, 64, 1088},
+                                                                   {5, 40, 1088},
+                                                                   {60, 40, 1100},
                                                                    {500, 40, 96}}) {
     const std::vector<float> w = random_rows(random, n * k);
     std::vector<mx::BFloat16> halves;

@@ -1,7 +1,7 @@
 // AVX-512 with VNNI, VBMI and BF16 (Zen 4, Sapphire Rapids and later).
 //
 // Additions in an output's longest chain: integer blocks are exact, so K / 32; vdpbf16ps adds its
-// two products one after the other, so K, or less where chains are added up; and the bias.
+// two products one after the other, so K, or less in chains, which are added up; and the bias.
 // vdpbf16ps takes subnormal numbers as zero; scaled elements have none (kLowestScale), and BF16
 // activations below 2^-126 are outside what the bound promises.
 #include "micromix/kernels/cpu/tile_includes.h"
@@ -114,16 +114,13 @@ void multiply_integer_rows(const TileProduct& p) {
   sums.store(p.c);
 }
 
-// Asks for as much as a packed block, 8 KiB ahead: of the panel's next segment or the next panel
-// where this one ends, for all of them lie one after another. Hardware learns of a stream from each
-// instruction that loads it, so a kernel that comes back finds nothing asked for: 1 us of a Zen 5
-// wherever segments change.
+// 8 KiB ahead, of the panel's next segment or the next panel where this one ends, for all of them
+// lie one after another. Hardware learns of a stream from each instruction that loads it, so a
+// kernel that comes back finds nothing asked for: 1 us on a Zen 5 wherever segments change.
 template <int kBits>
 inline void prefetch_ahead(const uint8_t* codes) {
   constexpr int64_t kAhead = 8 << 10;
-  for (int64_t at = 0; at < kBlockVectors * 8 * kBits; at += kVector) {
-    _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead + at), _MM_HINT_T0);
-  }
+  prefetch_block<kBits, _MM_HINT_T0>(codes + kAhead);
 }
 
 // Steps are spread over some chains of additions, which would otherwise be too long to hide the
@@ -175,12 +172,12 @@ inline void add_pair(const std::byte* a, const std::byte* w, __m512 (&sum)[kRows
   }
 }
 
-// Odd pairs have sums of their own: one chain of additions an output, twelve in all, is as long as
-// two pipes take to come back to it, and every delay is lost. They are joined often enough that
-// where a chunk of blocks ends makes no difference.
+// Odd pairs have sums of their own: two pipes with a latency of 6 clocks need 12 sums to be kept
+// busy, which one chain of additions an output just gives, so that every delay is lost. They are
+// joined so often that chunks are whole numbers of it: where one ends makes no difference.
 template <int kRows>
 void multiply_wide_rows(const TileProduct& p) {
-  constexpr int64_t kJoined = 8;  // blocks
+  constexpr int64_t kJoined = 4;  // blocks
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   const std::byte* w = p.w;

@@ -4,18 +4,18 @@
 
 #include <unistd.h>
 
+#include "micromix/kernels/huge_buffer.h"
+
 namespace micromix::kernels::cpu {
 namespace {
 
-// Bytes of expanded blocks that stay in the first-level cache while ROWS rows, and their sums, pass
-// through 16 KiB of it. Where rows are few, a weight's packed bytes pass too, faster than the cache
-// can drop them.
-constexpr int64_t kLeastExpanded = 8 << 10, kMostExpanded = 32 << 10;
+// Bytes of expanded blocks that stay in the first-level cache while rows and their sums pass. What
+// is left, 16 KiB, is enough for those; where rows are few, packed bytes pass too, faster than the
+// cache can drop them.
+constexpr int64_t kExpandedBytes = 16 << 10, kMostExpandedBytes = 32 << 10;
 int64_t expanded_bytes(int64_t rows) {
-  constexpr int64_t kHalf = 16 << 10;
-  static const int64_t kLevel1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);
-  if (rows <= kTileRows) return kLeastExpanded;
-  return rows <= kFewRows ? kHalf : std::clamp<int64_t>(kLevel1 - kHalf, kHalf, kMostExpanded);
+  static const bool kFitsMost = sysconf(_SC_LEVEL1_DCACHE_SIZE) >= (48 << 10);
+  return rows > kFewRows && kFitsMost ? kMostExpandedBytes : kExpandedBytes;
 }
 
 }  // namespace
@@ -25,7 +25,7 @@ PanelProduct::PanelProduct(const Kernels& kernels, const Tiles& tiles, const Par
     : kernels_(kernels), tiles_(tiles), part_(part), outputs_(outputs) {
   thread_local HugeBuffer sums(kMostPanels * kMostRows * kPanel *
                                static_cast<int64_t>(sizeof(float)));
-  thread_local HugeBuffer expanded(kMostExpanded);
+  thread_local HugeBuffer expanded(kMostExpandedBytes);
   sums_ = reinterpret_cast<float*>(sums.data());
   expanded_ = expanded.bytes();
   std::fill_n(sums_, part.panels * part.rows * kPanel, 0.0f);
@@ -43,7 +43,10 @@ bool PanelProduct::expands_in_registers() const {
 }
 
 int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
-  return expanded_bytes(part_.rows) / panel_block_bytes(segment.integer, kernels_.wide_bytes);
+  int64_t bytes = expanded_bytes(part_.rows);
+  // A weight that is used once, unless it is taken in registers.
+  if (part_.rows <= kTileRows && kernels_.multiply_packed_integer == nullptr) bytes /= 2;
+  return bytes / panel_block_bytes(segment.integer, kernels_.wide_bytes);
 }
 
 void PanelProduct::add_blocks(const TileSegment& segment, mx::Format format, int64_t panel,

@@ -1,4 +1,5 @@
-// The sums of some panels and rows, as the segments of K pass: one thread's part of a product.
+// The sums of some panels and rows, as the segments of K pass, and the outputs they become: one
+// thread's part of a product.
 //
 // A panel is expanded some blocks at a time into a buffer that stays in the first-level cache, and
 // every tile of rows passes it; rows, and the sums of the panels, wait in the second level. A
@@ -7,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cassert>
 #include <cstdint>
 #include <span>
 
@@ -15,7 +17,7 @@
 
 namespace micromix::kernels::cpu {
 
-// 264 rows, of which 512 channels as integers take 180 KiB, and their sums for 4 panels, 132 KiB,
+// 264 rows, of which 1024 channels as integers take 363 KiB, and their sums for 4 panels, 132 KiB,
 // stay in a second-level cache of 1 MiB while those panels pass.
 inline constexpr int64_t kMostRows = 44 * kTileRows;
 inline constexpr int64_t kMostPanels = 4;
@@ -53,6 +55,7 @@ class PanelProduct {
   template <typename Weights>
   void add_segment(mx::Format format, const Weights& weights) {
     const TileSegment& segment = next_segment();
+    assert(segment.blocks > 0);
     const bool in_registers =
         weights.packed(part_.first_panel) != nullptr && expands_in_registers();
     const int64_t together = in_registers ? segment.blocks : blocks_together(segment);

@@ -1,0 +1,55 @@
+// What the CPU's products promise beyond every backend's.
+#include "micromix/kernels/cpu/backend.h"
+#include "micromix/kernels/cpu/instruction_set.h"
+#include "micromix/mx/bfloat16.h"
+#include "tests/kernels/random_linear.h"
+#include "tests/testing.h"
+
+namespace micromix::kernels {
+namespace {
+
+using testing::Random;
+using testing::random_plan;
+using testing::random_rows;
+using testing::random_weight;
+using testing::SegmentShape;
+
+// The first M of rows X times LINEAR.
+std::vector<float> outputs(const Backend& backend, const Linear& linear, const InputPlan& plan,
+                           int64_t m, const std::vector<float>& x) {
+  std::vector<float> y(m * linear.n());
+  backend.multiply(linear, *backend.input(plan, m, x.data()), y.data());
+  return y;
+}
+
+// How many blocks are expanded together depends on the number of rows and the caches, no output's
+// bits do. A single tile of a mixed linear has an order of additions of its own.
+TEST(CpuProduct, RowsBesideARowDoNotChangeABit) {
+  Random random(31);
+  constexpr int64_t kRows = 60, kColumns = 40;
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 1184},
+                                            {mx::Format::kE4M3, mx::Format::kE4M3, 608}};
+  const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+  const auto mixed = random_weight(random, kColumns, shapes, 120, 134, true);
+  const InputPlan dense_plan{1100, {}, {}, mx::ScaleRule::kRceil, false};
+  std::vector<mx::BFloat16> w;
+  for (float value : random_rows(random, kColumns * dense_plan.k)) {
+    w.push_back(mx::to_bfloat16(value));
+  }
+  const DenseWeight dense{
+      kColumns, dense_plan.k, DenseType::kBF16, std::as_bytes(std::span(w)), {}};
+  const std::vector<float> x = random_rows(random, kRows * plan.k);
+  for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
+    const auto backend = make_cpu_backend(*kernels);
+    const auto expect_prefix = [&](const Linear& linear, const InputPlan& of_input, int64_t m) {
+      std::vector<float> all = outputs(*backend, linear, of_input, kRows, x);
+      all.resize(m * kColumns);
+      EXPECT_EQ(outputs(*backend, linear, of_input, m, x), all) << kernels->name << ", " << m;
+    };
+    for (int64_t m : {7, 13}) expect_prefix(*backend->prepare(mixed.weight, plan), plan, m);
+    for (int64_t m : {5, 13}) expect_prefix(*backend->prepare(dense), dense_plan, m);
+  }
+}
+
+}  // namespace
+}  // namespace micromix::kernels
