@@ -10,8 +10,8 @@
 namespace micromix::kernels {
 
 // Uninitialized, aligned to 64 bytes at least. Large ones ask for huge pages: a streamed weight
-// touches each page once, and a panel's outputs one a row, so the walk to a translation would not
-// be shared with anything.
+// touches each page once, and a panel's outputs lie on another one in every row, so the walk to a
+// translation would not be shared with anything.
 class HugeBuffer {
  public:
   HugeBuffer() = default;

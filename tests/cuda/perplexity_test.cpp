@@ -22,10 +22,11 @@ double perplexity(const std::filesystem::path& path, const kernels::Backend& bac
 
 // Sums in another order move a few values over a rounding boundary, and with them codes and whole
 // windows: of the demo model in E2M1 to E4M3, two sets of CPU kernels differ by 0.1 % over this
-// text. In E4M3 alone it is 0.004 %, and BF16 outputs cost the unquantized model 0.005 %.
-void expect_the_cpus(const std::filesystem::path& path) {
+// text. In E4M3 alone it is 0.004 and 0.025 % from one order to another, and BF16 outputs cost the
+// unquantized model 0.005 %.
+void expect_the_cpus(const std::filesystem::path& path, double difference) {
   const double expected = perplexity(path, kernels::cpu_backend());
-  EXPECT_NEAR(perplexity(path, kernels::cuda_backend()), expected, expected * 5e-4);
+  EXPECT_NEAR(perplexity(path, kernels::cuda_backend()), expected, expected * difference);
 }
 
 TEST(SlowCudaPerplexity, OfAQuantizedModelIsTheCpus) {
@@ -34,11 +35,11 @@ TEST(SlowCudaPerplexity, OfAQuantizedModelIsTheCpus) {
   options.allocation.uniform = mx::Format::kE4M3;
   quantize_model(ModelWeights(MICROMIX_DEMO_MODEL), "xxh3:1", nullptr, options, folder / "e4m3", {},
                  nullptr);
-  expect_the_cpus(folder / "e4m3");
+  expect_the_cpus(folder / "e4m3", 1e-3);
 }
 
 TEST(SlowCudaPerplexity, OfAnUnquantizedModelIsTheCpus) {
-  expect_the_cpus(MICROMIX_DEMO_MODEL);
+  expect_the_cpus(MICROMIX_DEMO_MODEL, 5e-4);
 }
 
 }  // namespace

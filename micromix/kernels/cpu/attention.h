@@ -11,8 +11,8 @@
 #include <cstdint>
 
 #include "micromix/kernels/attention.h"
-#include "micromix/kernels/huge_buffer.h"
 #include "micromix/kernels/cpu/kernels.h"
+#include "micromix/kernels/huge_buffer.h"
 
 namespace micromix::kernels::cpu {
 

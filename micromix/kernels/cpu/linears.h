@@ -12,7 +12,7 @@ namespace micromix::kernels::cpu {
 
 class CpuLinear : public Linear {
  public:
-  // Adds to PRODUCT's panels this weight's.
+  // Adds this weight's products to PRODUCT's panels, all segments, so that outputs are written.
   virtual void multiply(PanelProduct& product) const = 0;
   virtual const std::vector<float>& bias() const = 0;
 };

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "micromix/kernels/huge_buffer.h"
 #include "micromix/kernels/cpu/kernels.h"
+#include "micromix/kernels/huge_buffer.h"
 
 namespace micromix::kernels::cpu {
 
