@@ -156,8 +156,8 @@ void CublasLtMatmul::multiply(int64_t copy) const {
 // of the largest term of an instruction, which was measured to err by 8e-4 S at most; partial sums
 // of a split K may be rounded to BF16, each by 2^-8 of itself, and signs being random all of them
 // together are far less than S. FP32 sums of random signs err less still. Hence 2^-8 |y| + 2^-8 S.
-// Of K normal products S is about 0.64 K and |y| about sqrt(K): an output of other operands is wrong
-// by some 90 where K is 4096, and meets a bound of 10.
+// Of K normal products S is about 0.64 K and |y| about sqrt(K): an output of other operands is
+// wrong by some 90 where K is 4096, and meets a bound of 10.
 void CublasLtMatmul::check() const {
   constexpr int kOutputs = 64;
   const int64_t n = weight_.first().rows();
