@@ -36,10 +36,8 @@ using TileSums = float[2][kRows / 8][4];
 // Begins a block's products: of the warpgroup's panels, A [half][step] of the warp's, by X at ROWS.
 template <int kRows>
 __device__ void begin_block(TileSums<kRows>& sums, uint32_t (&a)[2][2][4], uint32_t rows) {
-  pin_registers(sums[0]);
-  pin_registers(sums[1]);
-  pin_registers(a[0]);
-  pin_registers(a[1]);
+  pin_registers(sums);
+  pin_registers(a);
   fence_registers();
 #pragma unroll
   for (int step = 0; step < 2; ++step) {
@@ -75,8 +73,7 @@ __device__ void multiply_chunks(int chunks, int lane, RingReader& ring, TileSums
       expand_block<format, 0>(next, scales, first);
     }
     wait_for_products<0>();
-    pin_registers(sums[0]);
-    pin_registers(sums[1]);
+    pin_registers(sums);
     ring.leave(before);
     if (last) return;
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "micromix/kernels/cuda/activations.h"
 
@@ -42,19 +43,19 @@ __device__ void wait_for_products() {
 }
 
 // Keeps the compiler, which knows nothing of products that run on, from moving what it does with
-// their registers across this place. Costs no instruction.
-template <int count>
-__device__ void pin_registers(float (&sums)[count][4]) {
+// their sums or operands A across this place. Costs no instruction.
+template <typename Word, int count>
+__device__ void pin_registers(Word (&of_halves)[2][count][4]) {
 #pragma unroll
-  for (auto& four : sums) {
-    asm volatile("" : "+f"(four[0]), "+f"(four[1]), "+f"(four[2]), "+f"(four[3])::"memory");
-  }
-}
-template <int count>
-__device__ void pin_registers(uint32_t (&a)[count][4]) {
+  for (auto& of_half : of_halves) {
 #pragma unroll
-  for (auto& four : a) {
-    asm volatile("" : "+r"(four[0]), "+r"(four[1]), "+r"(four[2]), "+r"(four[3])::"memory");
+    for (auto& w : of_half) {
+      if constexpr (std::is_same_v<Word, float>) {
+        asm volatile("" : "+f"(w[0]), "+f"(w[1]), "+f"(w[2]), "+f"(w[3])::"memory");
+      } else {
+        asm volatile("" : "+r"(w[0]), "+r"(w[1]), "+r"(w[2]), "+r"(w[3])::"memory");
+      }
+    }
   }
 }
 
