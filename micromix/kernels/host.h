@@ -25,7 +25,7 @@ class HostBuffer final : public Buffer {
   void reserve(int64_t count) override {
     if (count <= capacity_) return;
     own_.reserve(count * static_cast<int64_t>(sizeof(float)));
-    values_ = reinterpret_cast<float*>(own_.data());
+    values_ = own_.floats();
     capacity_ = count;
   }
 

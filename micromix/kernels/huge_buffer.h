@@ -34,6 +34,7 @@ class HugeBuffer {
   const uint8_t* data() const { return bytes_.get(); }
   std::byte* bytes() { return reinterpret_cast<std::byte*>(data()); }
   const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data()); }
+  float* floats() { return reinterpret_cast<float*>(data()); }
   int64_t size() const { return size_; }
 
  private:

@@ -17,6 +17,7 @@ namespace {
 
 constexpr int64_t kBlock = mx::kBlockSize;
 constexpr int64_t kPairsBytes = PackedKeyValues::kPairsBytes;
+constexpr int64_t kFloatBytes = sizeof(float);
 // Panels of keys taken together: with 64 dimensions their keys and values are 64 KiB, which stay in
 // the second-level cache while the tiles of a task pass.
 constexpr int64_t kPanelsTogether = 8;
@@ -35,8 +36,8 @@ struct Scratch {
   HugeBuffer probabilities;           // one tile
   HugeBuffer keys, values;            // expanded, where the kernels do not multiply pairs
   std::vector<float> row;             // a query, filled up
-  std::vector<float> scores;          // [panels][rows][32]
-  std::vector<float> sums;            // [tiles][depth][rows][32]
+  HugeBuffer scores;                  // FP32 [panels][rows][32]
+  HugeBuffer sums;                    // FP32 [tiles][depth][rows][32]
   std::vector<float> largest, total;  // a row
 };
 
@@ -63,8 +64,9 @@ class Task {
     scratch_.line.reserve(kTileRows * line);
     scratch_.probabilities.reserve(kTileRows * line);
     scratch_.row.assign(depth_ * kBlock, 0.0f);
-    scratch_.scores.resize(kPanelsTogether * kTileRows * kPanel);
-    scratch_.sums.assign(count * depth_ * kPanel, 0.0f);
+    scratch_.scores.reserve(kPanelsTogether * kTileRows * kPanel * kFloatBytes);
+    scratch_.sums.reserve(count * depth_ * kPanel * kFloatBytes);
+    std::fill_n(scratch_.sums.floats(), count * depth_ * kPanel, 0.0f);
     scratch_.largest.assign(count, -std::numeric_limits<float>::infinity());
     scratch_.total.assign(count, 0.0f);
   }
@@ -137,14 +139,14 @@ class Task {
     const int64_t seen = std::min(visible(row + rows - 1) - from, kPanelsTogether * kPanel);
     if (seen <= 0) return;
     const int64_t panels = (seen + kPanel - 1) / kPanel;
-    float* const scores = scratch_.scores.data();
+    float* const scores = scratch_.scores.floats();
     std::fill_n(scores, panels * rows * kPanel, 0.0f);
     for (int64_t i = 0; i < panels; ++i) {
       kernels_.multiply_wide({rows, depth_, scratch_.queries.bytes() + row * query_bytes_,
                               keys_ + i * key_stride_, nullptr, mx::Format::kE4M3,
                               scores + i * rows * kPanel});
     }
-    float* const sums = scratch_.sums.data() + row * depth_ * kPanel;
+    float* const sums = scratch_.sums.floats() + row * depth_ * kPanel;
     const int64_t bytes = panels * tile_block_bytes(false, kernels_.wide_bytes, 1);
     for (int r = 0; r < rows; ++r) {
       const int64_t count = std::clamp<int64_t>(visible(row + r) - from, 0, panels * kPanel);
@@ -167,7 +169,7 @@ class Task {
   void store(float* out) const {
     for (int64_t row = 0; row < count_; ++row) {
       const int64_t tile = row / kTileRows * kTileRows;
-      const float* const sums = scratch_.sums.data() + tile * depth_ * kPanel;
+      const float* const sums = scratch_.sums.floats() + tile * depth_ * kPanel;
       const float factor = 1 / scratch_.total[row];
       for (int64_t j = 0; j < cache_.shape().head_dim; ++j) {
         out[at(row) + j] =

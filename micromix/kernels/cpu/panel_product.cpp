@@ -26,7 +26,7 @@ PanelProduct::PanelProduct(const Kernels& kernels, const Tiles& tiles, const Par
   thread_local HugeBuffer sums(kMostPanels * kMostRows * kPanel *
                                static_cast<int64_t>(sizeof(float)));
   thread_local HugeBuffer expanded(kMostExpandedBytes);
-  sums_ = reinterpret_cast<float*>(sums.data());
+  sums_ = sums.floats();
   expanded_ = expanded.bytes();
   std::fill_n(sums_, part.panels * part.rows * kPanel, 0.0f);
 }
