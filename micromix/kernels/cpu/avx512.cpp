@@ -139,11 +139,14 @@ void multiply_packed_integer_rows(const TileProduct& p) {
     __m512i acc[kChains][kRows][2] = {};
     for (int r = 0; r < kRows; ++r) acc[0][r][0] = acc[0][r][1] = broadcast(a + starts + 4 * r);
     const std::byte* const data = a + 12 * kRows;
-    for_each_vector<kBits>(codes, [&](int i, __m512i vector) {
-      const __m512i w = _mm512_permutexvar_epi8(vector, table);
+    for_each_step<kBits>(codes, [&](int step, __m512i codes0, __m512i codes1) {
+      const __m512i w0 = _mm512_permutexvar_epi8(codes0, table);
+      const __m512i w1 = _mm512_permutexvar_epi8(codes1, table);
+      __m512i(&sum)[kRows][2] = acc[step % kChains];
       for (int r = 0; r < kRows; ++r) {
-        __m512i& sum = acc[i / 2 % kChains][r][i % 2];
-        sum = _mm512_dpbusd_epi32(sum, w, broadcast(data + (i / 2 * kRows + r) * kStep));
+        const __m512i x = broadcast(data + (step * kRows + r) * kStep);
+        sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
+        sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, x);
       }
     });
     for (int chain = 1; chain < kChains; ++chain) {
