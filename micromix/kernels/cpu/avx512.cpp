@@ -114,12 +114,12 @@ void multiply_integer_rows(const TileProduct& p) {
   sums.store(p.c);
 }
 
-// 8 KiB ahead, of the panel's next segment or the next panel where this one ends, for all of them
+// 4 KiB ahead, of the panel's next segment or the next panel where this one ends, for all of them
 // lie one after another. Hardware learns of a stream from each instruction that loads it, so a
 // kernel that comes back finds nothing asked for: 1 us on a Zen 5 wherever segments change.
 template <int kBits>
 inline void prefetch_ahead(const uint8_t* codes) {
-  constexpr int64_t kAhead = 8 << 10;
+  constexpr int64_t kAhead = 4 << 10;
   prefetch_block<kBits, _MM_HINT_T0>(codes + kAhead);
 }
 
