@@ -86,6 +86,18 @@ class IntegerScaling {
   __m512i magic_;
 };
 
+// Asks for a tile's block that is multiplied two after block B, which lies at A: tiles come from
+// the second-level cache, and each begins where hardware does not expect it.
+template <int kRows, bool kInteger>
+inline void prefetch_rows(const TileProduct& p, const std::byte* a, int64_t b) {
+  constexpr int64_t kBytes = tile_block_bytes(kInteger, kWideBytes, kRows), kAhead = 2;
+  const std::byte* const ahead =
+      b + kAhead < p.blocks ? a + kAhead * kBytes : p.next + (b + kAhead - p.blocks) * kBytes;
+  for (int64_t at = 0; at < kBytes; at += kVector) {
+    _mm_prefetch(reinterpret_cast<const char*>(ahead + at), _MM_HINT_T0);
+  }
+}
+
 template <int kRows>
 void multiply_integer_rows(const TileProduct& p) {
   Sums<kRows> sums(p.c);
@@ -97,6 +109,7 @@ void multiply_integer_rows(const TileProduct& p) {
     __m512i acc[kRows][2];
     for (int r = 0; r < kRows; ++r) acc[r][0] = acc[r][1] = broadcast(a + starts + 4 * r);
     const std::byte* const data = a + 12 * kRows;
+    prefetch_rows<kRows, true>(p, a, b);
 #pragma GCC unroll 8
     for (int s = 0; s < 8; ++s) {
       const __m512i w0 = _mm512_load_si512(w + (2 * s) * kVector);
@@ -125,23 +138,32 @@ inline void prefetch_ahead(const uint8_t* codes) {
 
 // Steps are spread over some chains of additions, which would otherwise be too long to hide the
 // memory's latency behind; integers do not mind the order.
-template <int kBits, int kRows>
+template <int kBits, int kRows, bool kKeeps = false>
 void multiply_packed_integer_rows(const TileProduct& p) {
   constexpr int kChains = kRows <= 2 ? 4 : kRows == 3 ? 2 : 1;  // as registers allow
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
+  std::byte* out = p.expanded;
   const auto* codes = reinterpret_cast<const uint8_t*>(p.w);
   const __m512i table = integer_table_of(p.weight_format);
   const IntegerScaling scaling(p.weight_format);
   const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t b = 0; b < p.blocks; ++b) {
-    prefetch_ahead<kBits>(codes);
+    if constexpr (kKeeps) {
+      prefetch_after<kBits>(codes, p.blocks);
+    } else {
+      prefetch_ahead<kBits>(codes);
+    }
     __m512i acc[kChains][kRows][2] = {};
     for (int r = 0; r < kRows; ++r) acc[0][r][0] = acc[0][r][1] = broadcast(a + starts + 4 * r);
     const std::byte* const data = a + 12 * kRows;
     for_each_step<kBits>(codes, [&](int step, __m512i codes0, __m512i codes1) {
       const __m512i w0 = _mm512_permutexvar_epi8(codes0, table);
       const __m512i w1 = _mm512_permutexvar_epi8(codes1, table);
+      if (kKeeps) {
+        _mm512_store_si512(out + (2 * step) * kVector, w0);
+        _mm512_store_si512(out + (2 * step + 1) * kVector, w1);
+      }
       __m512i(&sum)[kRows][2] = acc[step % kChains];
       for (int r = 0; r < kRows; ++r) {
         const __m512i x = broadcast(data + (step * kRows + r) * kStep);
@@ -158,6 +180,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
     }
     scaling.add(acc[0], p.scales + b * kPanel, a, sums);
     a += tile_block_bytes(true, kWideBytes, kRows);
+    if constexpr (kKeeps) out += kBlockVectors * kVector;
     codes += kBlockVectors * 8 * kBits;
   }
   sums.store(p.c);
@@ -187,6 +210,7 @@ void multiply_wide_rows(const TileProduct& p) {
   for (int64_t first = 0; first < p.blocks; first += kJoined) {
     __m512 odd[kRows][2] = {};
     for (int64_t b = first; b < std::min(first + kJoined, p.blocks); ++b) {
+      prefetch_rows<kRows, false>(p, a, b);
       a += 4 * kRows;  // exponents
 #pragma GCC unroll 2
       for (int s = 0; s < 8; ++s) {
@@ -262,6 +286,10 @@ void multiply_packed_integer_bits(const TileProduct& p) {
       multiply_packed_integer_rows<kBits, 1>, multiply_packed_integer_rows<kBits, 2>,
       multiply_packed_integer_rows<kBits, 3>, multiply_packed_integer_rows<kBits, 4>,
       multiply_packed_integer_rows<kBits, 5>, multiply_packed_integer_rows<kBits, 6>};
+  if (p.expanded != nullptr) {
+    assert(p.rows == kTileRows);
+    return multiply_packed_integer_rows<kBits, kTileRows, true>(p);
+  }
   kByRows[p.rows - 1](p);
 }
 

@@ -105,6 +105,9 @@ struct TileProduct {
   const uint8_t* scales;
   mx::Format weight_format;
   float* c;
+  const std::byte* next = a;  // the tile that is multiplied after this one
+  // Of 6 rows and packed integer blocks: where these are left expanded, or null.
+  std::byte* expanded = nullptr;
 };
 
 struct Kernels {
@@ -125,8 +128,8 @@ struct Kernels {
 
   void (*multiply_integer)(const TileProduct& product);
   void (*multiply_wide)(const TileProduct& product);
-  // The same from packed blocks, expanded in registers: for weights that are used once. Null where
-  // that is not faster.
+  // The same from packed blocks, expanded in registers: for weights that are used once, or that a
+  // first tile expands for others, in the shadow of its products. Null where that is not faster.
   void (*multiply_packed_integer)(const TileProduct& product);
   void (*multiply_packed_wide)(const TileProduct& product);
   // C [1][32] += one row times COLUMNS rows of BF16, STRIDE bytes apart, that begin at W; C's other

@@ -22,16 +22,14 @@ struct PackedSegment {
   const uint8_t* scales(int64_t panel, int64_t block) const {
     return weight.scales(panel) + (first_block + block) * kPanel;
   }
-  const std::byte* packed(int64_t panel) const {
-    return reinterpret_cast<const std::byte*>(weight.codes(panel, segment));
+  const uint8_t* codes(int64_t panel, int64_t block) const {
+    return weight.codes(panel, segment) + block * mx::packed_bytes(segment.format, kPanel * kBlock);
   }
   void expand(int64_t panel, int64_t block, int64_t blocks, std::byte* out) const {
-    const uint8_t* const codes =
-        weight.codes(panel, segment) + block * mx::packed_bytes(segment.format, kPanel * kBlock);
     if (integer) {
-      kernels.expand_integer(segment.format, codes, blocks, out);
+      kernels.expand_integer(segment.format, codes(panel, block), blocks, out);
     } else {
-      kernels.expand_wide(segment.format, codes, scales(panel, block), blocks, out);
+      kernels.expand_wide(segment.format, codes(panel, block), scales(panel, block), blocks, out);
     }
   }
 };
@@ -43,7 +41,7 @@ struct DenseRows {
   const DenseWeight& weight;
 
   const uint8_t* scales(int64_t, int64_t) const { return nullptr; }
-  const std::byte* packed(int64_t) const { return nullptr; }
+  const uint8_t* codes(int64_t, int64_t) const { return nullptr; }
   void expand(int64_t panel, int64_t block, int64_t blocks, std::byte* out) const {
     const int64_t first = panel * kPanel;
     const int64_t columns = std::min(kPanel, weight.n - first);

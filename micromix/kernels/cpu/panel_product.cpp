@@ -42,6 +42,11 @@ bool PanelProduct::expands_in_registers() const {
          !is_tiny(part_.first_row, static_cast<int>(part_.rows));
 }
 
+bool PanelProduct::expands_with_first_tile(const TileSegment& segment) const {
+  return kernels_.multiply_packed_integer != nullptr && segment.integer &&
+         part_.rows > kTileRows && !is_tiny(part_.first_row, kTileRows);
+}
+
 int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
   int64_t bytes = expanded_bytes(part_.rows);
   // A weight that is used once, unless it is taken in registers.
@@ -49,20 +54,40 @@ int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
   return bytes / panel_block_bytes(segment.integer, kernels_.wide_bytes);
 }
 
-void PanelProduct::add_blocks(const TileSegment& segment, mx::Format format, int64_t panel,
-                              int64_t blocks, const uint8_t* scales, bool last) const {
+TileProduct PanelProduct::product_of(const Blocks& blocks, int64_t i) const {
+  const int64_t first = part_.first_row + i;
+  const bool is_last = i + kTileRows >= part_.rows;
+  return {tiles_.rows_at(first),
+          blocks.count,
+          row(first),
+          expanded_,
+          blocks.scales,
+          blocks.format,
+          sums_of(blocks.panel, i),
+          row(is_last ? part_.first_row : first + kTileRows)};
+}
+
+void PanelProduct::multiply_packed(const TileSegment& segment, const Blocks& blocks) const {
+  TileProduct product = product_of(blocks, 0);
+  product.w = reinterpret_cast<const std::byte*>(blocks.codes);
+  (segment.integer ? kernels_.multiply_packed_integer : kernels_.multiply_packed_wide)(product);
+}
+
+void PanelProduct::add_blocks(const TileSegment& segment, const Blocks& blocks,
+                              bool with_first_tile, bool last) const {
   for (int64_t i = 0; i < part_.rows; i += kTileRows) {
-    const int64_t first = part_.first_row + i;
-    const int count = tiles_.rows_at(first);
-    const TileProduct product{count,  blocks, row(first),       expanded_,
-                              scales, format, sums_of(panel, i)};
-    const bool any = is_tiny(first, count);
-    if (segment.integer) {
+    TileProduct product = product_of(blocks, i);
+    const bool any = is_tiny(part_.first_row + i, product.rows);
+    if (i == 0 && with_first_tile) {
+      product.w = reinterpret_cast<const std::byte*>(blocks.codes);
+      product.expanded = expanded_;
+      kernels_.multiply_packed_integer(product);
+    } else if (segment.integer) {
       (any ? kernels_.multiply_integer_any : kernels_.multiply_integer)(product);
     } else {
       (any ? kernels_.multiply_wide_any : kernels_.multiply_wide)(product);
     }
-    if (last) store(panel, i, count);
+    if (last) store(blocks.panel, i, product.rows);
   }
 }
 

@@ -49,15 +49,16 @@ class PanelProduct {
 
   // Multiplies the next segment by WEIGHTS of FORMAT, and after the last one writes the part's
   // outputs. WEIGHTS has
-  //   scales(panel, block): those of a panel's blocks from BLOCK on,
-  //   packed(panel): its packed blocks, or null where there are none,
+  //   scales(panel, block), codes(panel, block): those of a panel's blocks from BLOCK on; codes are
+  //     null where nothing is packed,
   //   expand(panel, block, blocks, out): fills OUT.
   template <typename Weights>
   void add_segment(mx::Format format, const Weights& weights) {
     const TileSegment& segment = next_segment();
     assert(segment.blocks > 0);
-    const bool in_registers =
-        weights.packed(part_.first_panel) != nullptr && expands_in_registers();
+    const bool is_packed = weights.codes(part_.first_panel, 0) != nullptr;
+    const bool in_registers = is_packed && expands_in_registers();
+    const bool with_first_tile = is_packed && expands_with_first_tile(segment);
     const int64_t together = in_registers ? segment.blocks : blocks_together(segment);
     const bool last_segment = segment_ + 1 == tiles_.segments().size();
     for (int64_t block = 0; block < segment.blocks; block += together) {
@@ -65,14 +66,14 @@ class PanelProduct {
       const bool last = last_segment && block + blocks == segment.blocks;
       for (int64_t i = 0; i < part_.panels; ++i) {
         const int64_t panel = part_.first_panel + i;
+        const Blocks of_panel{panel, blocks, format, weights.codes(panel, block),
+                              weights.scales(panel, block)};
         if (in_registers) {
-          multiply_packed(segment, {static_cast<int>(part_.rows), blocks, row(part_.first_row),
-                                    weights.packed(panel), weights.scales(panel, 0), format,
-                                    sums_of(panel, 0)});
+          multiply_packed(segment, of_panel);
           if (last) store(panel, 0, part_.rows);
         } else {
-          weights.expand(panel, block, blocks, expanded_);
-          add_blocks(segment, format, panel, blocks, weights.scales(panel, block), last);
+          if (!with_first_tile) weights.expand(panel, block, blocks, expanded_);
+          add_blocks(segment, of_panel, with_first_tile, last);
         }
       }
       row_offset_ += blocks * tile_block_bytes(segment.integer, kernels_.wide_bytes, 1);
@@ -85,25 +86,35 @@ class PanelProduct {
   bool add_dense_row(const DenseWeight& weight);
 
  private:
+  // Some blocks of a panel that are multiplied next.
+  struct Blocks {
+    int64_t panel, count;
+    mx::Format format;
+    const uint8_t* codes;
+    const uint8_t* scales;
+  };
+
   // Whether all rows are one tile, of common scales: then no other would use expanded weights.
   bool expands_in_registers() const;
+  // Whether a product expands blocks for the others.
+  bool expands_with_first_tile(const TileSegment& segment) const;
   bool is_tiny(int64_t row, int count) const;
   int64_t blocks_together(const TileSegment& segment) const;
   // The blocks to multiply next of the tile that begins at ROW.
   const std::byte* row(int64_t row) const {
     return tiles_.at(row) + row_offset_ * tiles_.rows_at(row);
   }
-  void multiply_packed(const TileSegment& segment, const TileProduct& product) const {
-    (segment.integer ? kernels_.multiply_packed_integer : kernels_.multiply_packed_wide)(product);
-  }
+  // The product of expanded BLOCKS and the tile at row I of the part.
+  TileProduct product_of(const Blocks& blocks, int64_t i) const;
+  void multiply_packed(const TileSegment& segment, const Blocks& blocks) const;
   // [rows][32] of PANEL, from row I of the part on.
   float* sums_of(int64_t panel, int64_t i) const {
     return sums_ + ((panel - part_.first_panel) * part_.rows + i) * kPanel;
   }
-  // Adds the expanded blocks of PANEL times the rows'. Of the LAST blocks a tile's outputs follow
-  // at once: written all together they would have to wait for memory.
-  void add_blocks(const TileSegment& segment, mx::Format format, int64_t panel, int64_t blocks,
-                  const uint8_t* scales, bool last) const;
+  // Adds BLOCKS times the rows'; they are expanded, or are with the first tile. Of the LAST blocks
+  // a tile's outputs follow at once: written all together they would have to wait for memory.
+  void add_blocks(const TileSegment& segment, const Blocks& blocks, bool with_first_tile,
+                  bool last) const;
   // Writes PANEL's outputs of ROWS rows, from row I of the part on.
   void store(int64_t panel, int64_t i, int64_t rows) const;
 
