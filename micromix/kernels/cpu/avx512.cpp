@@ -10,7 +10,7 @@
 
 #pragma GCC push_options
 #pragma GCC target( \
-    "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx512bf16,fma,prefer-vector-width=512")
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx512bf16,fma,prfchw,prefer-vector-width=512")
 
 namespace micromix::kernels::cpu {
 namespace {
