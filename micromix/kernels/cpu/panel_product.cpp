@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kExpandedBytes = 16 << 10, kMostExpandedBytes = 32 << 10;
 int64_t expanded_bytes(int64_t rows) {
   static const bool kFitsMost = sysconf(_SC_LEVEL1_DCACHE_SIZE) >= (48 << 10);
-  return rows > kFewRows && kFitsMost ? kMostExpandedBytes : kExpandedBytes;
+  return rows > 4 * kTileRows && kFitsMost ? kMostExpandedBytes : kExpandedBytes;
 }
 
 }  // namespace
@@ -28,23 +28,23 @@ PanelProduct::PanelProduct(const Kernels& kernels, const Tiles& tiles, const Par
   thread_local HugeBuffer expanded(kMostExpandedBytes);
   sums_ = sums.floats();
   expanded_ = expanded.bytes();
+  some_tiny_ = is_tiny(part.first_row, part.rows);
   std::fill_n(sums_, part.panels * part.rows * kPanel, 0.0f);
 }
 
-bool PanelProduct::is_tiny(int64_t row, int count) const {
+bool PanelProduct::is_tiny(int64_t row, int64_t count) const {
   bool tiny = false;
-  for (int r = 0; r < count; ++r) tiny = tiny || tiles_.flags(row + r).tiny;
+  for (int64_t r = 0; r < count; ++r) tiny = tiny || tiles_.flags(row + r).tiny;
   return tiny;
 }
 
 bool PanelProduct::expands_in_registers() const {
-  return kernels_.multiply_packed_integer != nullptr && part_.rows <= kTileRows &&
-         !is_tiny(part_.first_row, static_cast<int>(part_.rows));
+  return kernels_.multiply_packed_integer != nullptr && part_.rows <= kTileRows && !some_tiny_;
 }
 
 bool PanelProduct::expands_with_first_tile(const TileSegment& segment) const {
-  return kernels_.multiply_packed_integer != nullptr && segment.integer &&
-         part_.rows > kTileRows && !is_tiny(part_.first_row, kTileRows);
+  return kernels_.multiply_packed_integer != nullptr && segment.integer && part_.rows > kTileRows &&
+         !some_tiny_;
 }
 
 int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
@@ -77,7 +77,7 @@ void PanelProduct::add_blocks(const TileSegment& segment, const Blocks& blocks,
                               bool with_first_tile, bool last) const {
   for (int64_t i = 0; i < part_.rows; i += kTileRows) {
     TileProduct product = product_of(blocks, i);
-    const bool any = is_tiny(part_.first_row + i, product.rows);
+    const bool any = some_tiny_ && is_tiny(part_.first_row + i, product.rows);
     if (i == 0 && with_first_tile) {
       product.w = reinterpret_cast<const std::byte*>(blocks.codes);
       product.expanded = expanded_;

@@ -98,7 +98,8 @@ class PanelProduct {
   bool expands_in_registers() const;
   // Whether a product expands blocks for the others.
   bool expands_with_first_tile(const TileSegment& segment) const;
-  bool is_tiny(int64_t row, int count) const;
+  // Whether some of COUNT rows have blocks that the fast kernels do not take.
+  bool is_tiny(int64_t row, int64_t count) const;
   int64_t blocks_together(const TileSegment& segment) const;
   // The blocks to multiply next of the tile that begins at ROW.
   const std::byte* row(int64_t row) const {
@@ -122,6 +123,7 @@ class PanelProduct {
   const Tiles& tiles_;
   Part part_;
   Outputs outputs_;
+  bool some_tiny_;  // of the part's rows
   size_t segment_ = 0;
   int64_t row_offset_ = 0;  // into a row's bytes
   float* sums_;             // [panels][rows][32]
