@@ -98,29 +98,46 @@ inline void prefetch_rows(const TileProduct& p, const std::byte* a, int64_t b) {
   }
 }
 
+// Products of a few rows are spread over chains of additions, as many as registers hold: vpdpbusd
+// has a latency of several clocks, in each of which two pipes want a sum that is ready. Integers do
+// not mind the order.
+template <int kChains, int kRows>
+inline void join(__m512i (&acc)[kChains][kRows][2]) {
+  for (int chain = 1; chain < kChains; ++chain) {
+    for (int r = 0; r < kRows; ++r) {
+      for (int h = 0; h < 2; ++h) {
+        acc[0][r][h] = _mm512_add_epi32(acc[0][r][h], acc[chain][r][h]);
+      }
+    }
+  }
+}
+
 template <int kRows>
 void multiply_integer_rows(const TileProduct& p) {
+  constexpr int kChains = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   const std::byte* w = p.w;
   const IntegerScaling scaling(p.weight_format);
   const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t b = 0; b < p.blocks; ++b) {
-    __m512i acc[kRows][2];
-    for (int r = 0; r < kRows; ++r) acc[r][0] = acc[r][1] = broadcast(a + starts + 4 * r);
+    __m512i acc[kChains][kRows][2] = {};
+    for (int r = 0; r < kRows; ++r) acc[0][r][0] = acc[0][r][1] = broadcast(a + starts + 4 * r);
     const std::byte* const data = a + 12 * kRows;
     prefetch_rows<kRows, true>(p, a, b);
 #pragma GCC unroll 8
     for (int s = 0; s < 8; ++s) {
       const __m512i w0 = _mm512_load_si512(w + (2 * s) * kVector);
       const __m512i w1 = _mm512_load_si512(w + (2 * s + 1) * kVector);
+      __m512i(&sum)[kRows][2] = acc[s % kChains];
       for (int r = 0; r < kRows; ++r) {
         const __m512i x = broadcast(data + (s * kRows + r) * kStep);
-        acc[r][0] = _mm512_dpbusd_epi32(acc[r][0], w0, x);
-        acc[r][1] = _mm512_dpbusd_epi32(acc[r][1], w1, x);
+        sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
+        sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, x);
       }
     }
-    scaling.add(acc, p.scales + b * kPanel, a, sums);
+    join(acc);
+    scaling.add(acc[0], p.scales + b * kPanel, a, sums);
     a += tile_block_bytes(true, kWideBytes, kRows);
     w += kBlockVectors * kVector;
   }
@@ -136,16 +153,15 @@ inline void prefetch_ahead(const uint8_t* codes) {
   prefetch_block<kBits, _MM_HINT_T0>(codes + kAhead);
 }
 
-// Steps are spread over some chains of additions, which would otherwise be too long to hide the
-// memory's latency behind; integers do not mind the order.
+// As multiply_integer_rows(); long chains would hide little of the memory's latency too.
 template <int kBits, int kRows, bool kKeeps = false>
 void multiply_packed_integer_rows(const TileProduct& p) {
   constexpr int kChains = kRows <= 2 ? 4 : kRows == 3 ? 2 : 1;  // as registers allow
+  const __m512i table = integer_table_of(p.weight_format);
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   std::byte* out = p.expanded;
   const auto* codes = reinterpret_cast<const uint8_t*>(p.w);
-  const __m512i table = integer_table_of(p.weight_format);
   const IntegerScaling scaling(p.weight_format);
   const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t b = 0; b < p.blocks; ++b) {
@@ -171,13 +187,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
         sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, x);
       }
     });
-    for (int chain = 1; chain < kChains; ++chain) {
-      for (int r = 0; r < kRows; ++r) {
-        for (int h = 0; h < 2; ++h) {
-          acc[0][r][h] = _mm512_add_epi32(acc[0][r][h], acc[chain][r][h]);
-        }
-      }
-    }
+    join(acc);
     scaling.add(acc[0], p.scales + b * kPanel, a, sums);
     a += tile_block_bytes(true, kWideBytes, kRows);
     if constexpr (kKeeps) out += kBlockVectors * kVector;
