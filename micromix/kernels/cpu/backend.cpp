@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <typeinfo>
 #include <utility>
 
 #include <omp.h>
@@ -41,51 +42,58 @@ int64_t panels_of(const Product& product) {
   return (product.linear->n() + kPanel - 1) / kPanel;
 }
 
-// How the rows and columns of some products are shared out.
+// How the rows and columns of some products are shared out, in the order in which threads take
+// parts.
 class Partition {
  public:
-  Partition(std::span<const Product> products, int64_t m) : products_(products), m_(m) {
-    int64_t panels = 0;
-    for (const Product& product : products) panels += panels_of(product);
-    few_ = m <= cpu::kFewRows;
-    const int64_t share = std::max<int64_t>(1, panels / (4 * omp_get_max_threads()));
-    panels_together_ = few_ ? 1 : std::min(share, cpu::kMostPanels);
-    for (const Product& product : products) parts_of_pass_ += parts_of(product);
-    // As many rows in every pass as whole tiles allow: each pass expands all weights.
-    const int64_t passes = (m + cpu::kMostRows - 1) / cpu::kMostRows;
-    const int64_t tiles = (m + kTileRows - 1) / kTileRows;
-    rows_together_ = (tiles + passes - 1) / passes * kTileRows;
-    parts_ = parts_of_pass_ * ((m + rows_together_ - 1) / rows_together_);
-  }
-
-  int64_t parts() const { return parts_; }
-  bool few_rows() const { return few_; }
-
   struct Share {
     const Product* product;
     Part part;
   };
+
+  Partition(std::span<const Product> products, int64_t m) : products_(products), m_(m) {
+    for (const Product& product : products) panels_ += panels_of(product);
+    if (!few_rows()) share_out();
+  }
+
+  // Parts are single panels then, to be taken in runs: a thread streams those that lie one after
+  // another.
+  bool few_rows() const { return m_ <= cpu::kFewRows; }
+  int64_t parts() const { return few_rows() ? panels_ : std::ssize(shares_); }
   Share at(int64_t index) const {
-    const int64_t row = index / parts_of_pass_ * rows_together_;
-    index %= parts_of_pass_;
+    if (!few_rows()) return shares_[index];
     const Product* product = products_.data();
-    for (; index >= parts_of(*product); ++product) index -= parts_of(*product);
-    const int64_t panel = index * panels_together_;
-    return {product,
-            {panel, std::min(panels_together_, panels_of(*product) - panel), row,
-             std::min(rows_together_, m_ - row)}};
+    for (; index >= panels_of(*product); ++product) index -= panels_of(*product);
+    return {product, {index, 1, 0, m_}};
   }
 
  private:
-  int64_t parts_of(const Product& product) const {
-    return (panels_of(product) + panels_together_ - 1) / panels_together_;
+  // Ever smaller parts, so that threads end together.
+  void share_out() {
+    // As many rows in every pass as whole tiles allow: each pass expands all weights.
+    const int64_t passes = (m_ + cpu::kMostRows - 1) / cpu::kMostRows;
+    const int64_t tiles = (m_ + kTileRows - 1) / kTileRows;
+    const int64_t rows_together = (tiles + passes - 1) / passes * kTileRows;
+    int64_t left = panels_ * ((m_ + rows_together - 1) / rows_together);
+    for (int64_t row = 0; row < m_; row += rows_together) {
+      for (const Product& product : products_) {
+        const int64_t panels = panels_of(product);
+        for (int64_t panel = 0; panel < panels;) {
+          const int64_t together = std::min(
+              panels - panel,
+              std::clamp<int64_t>(left / (2 * omp_get_max_threads()), 1, cpu::kMostPanels));
+          shares_.push_back({&product, {panel, together, row, std::min(rows_together, m_ - row)}});
+          panel += together;
+          left -= together;
+        }
+      }
+    }
   }
 
   std::span<const Product> products_;
-  int64_t m_, panels_together_, rows_together_;
-  bool few_;
-  int64_t parts_of_pass_ = 0;  // that share a pass over rows
-  int64_t parts_ = 0;
+  int64_t m_;
+  int64_t panels_ = 0;
+  std::vector<Share> shares_;  // of many rows
 };
 
 class CpuBackend final : public HostBackend {
@@ -158,7 +166,6 @@ class CpuBackend final : public HostBackend {
       linear.multiply(result);
     };
     if (partition.few_rows()) {
-      // A thread streams panels that lie one after another, in ever shorter runs.
 #pragma omp parallel for schedule(guided)
       for (int64_t index = 0; index < partition.parts(); ++index) multiply_part(index);
     } else {
@@ -185,7 +192,7 @@ class CpuBackend final : public HostBackend {
 
  private:
   static bool is_mixed(const Linear& linear) {
-    return dynamic_cast<const MixedLinear*>(&linear) != nullptr;
+    return typeid(linear) == typeid(MixedLinear);  // asked for every part
   }
 
   // ROW(i, buffer) gives the i-th row, which may be made in BUFFER [k].
