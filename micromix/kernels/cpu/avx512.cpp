@@ -98,12 +98,18 @@ inline void prefetch_rows(const TileProduct& p, const std::byte* a, int64_t b) {
   }
 }
 
-// Products of a few rows are spread over chains of additions, as many as registers hold: vpdpbusd
-// has a latency of several clocks, in each of which two pipes want a sum that is ready. Integers do
-// not mind the order.
-template <int kChains, int kRows>
-inline void join(__m512i (&acc)[kChains][kRows][2]) {
-  for (int chain = 1; chain < kChains; ++chain) {
+// A block's products of a few rows are spread over chains of additions, as many as registers hold:
+// vpdpbusd and vdpbf16ps have latencies of several clocks, in each of which two pipes want a sum
+// that is ready.
+template <int kRows>
+inline constexpr int kChains = kRows <= 2   ? 4
+                               : kRows <= 4 ? 2
+                                            : 1;
+
+// Integers do not mind the order.
+template <int kCount, int kRows>
+inline void join(__m512i (&acc)[kCount][kRows][2]) {
+  for (int chain = 1; chain < kCount; ++chain) {
     for (int r = 0; r < kRows; ++r) {
       for (int h = 0; h < 2; ++h) {
         acc[0][r][h] = _mm512_add_epi32(acc[0][r][h], acc[chain][r][h]);
@@ -114,14 +120,13 @@ inline void join(__m512i (&acc)[kChains][kRows][2]) {
 
 template <int kRows>
 void multiply_integer_rows(const TileProduct& p) {
-  constexpr int kChains = kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   const std::byte* w = p.w;
   const IntegerScaling scaling(p.weight_format);
   const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t b = 0; b < p.blocks; ++b) {
-    __m512i acc[kChains][kRows][2] = {};
+    __m512i acc[kChains<kRows>][kRows][2] = {};
     for (int r = 0; r < kRows; ++r) acc[0][r][0] = acc[0][r][1] = broadcast(a + starts + 4 * r);
     const std::byte* const data = a + 12 * kRows;
     prefetch_rows<kRows, true>(p, a, b);
@@ -129,7 +134,7 @@ void multiply_integer_rows(const TileProduct& p) {
     for (int s = 0; s < 8; ++s) {
       const __m512i w0 = _mm512_load_si512(w + (2 * s) * kVector);
       const __m512i w1 = _mm512_load_si512(w + (2 * s + 1) * kVector);
-      __m512i(&sum)[kRows][2] = acc[s % kChains];
+      __m512i(&sum)[kRows][2] = acc[s % kChains<kRows>];
       for (int r = 0; r < kRows; ++r) {
         const __m512i x = broadcast(data + (s * kRows + r) * kStep);
         sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
@@ -157,7 +162,6 @@ inline void prefetch_ahead(const uint8_t* codes) {
 // As multiply_integer_rows(); long chains would hide little of the memory's latency too.
 template <int kBits, int kRows, bool kKeeps = false>
 void multiply_packed_integer_rows(const TileProduct& p) {
-  constexpr int kChains = kRows <= 2 ? 4 : kRows == 3 ? 2 : 1;  // as registers allow
   const __m512i table = integer_table_of(p.weight_format);
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
@@ -171,7 +175,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
     } else {
       prefetch_ahead<kBits>(codes);
     }
-    __m512i acc[kChains][kRows][2] = {};
+    __m512i acc[kChains<kRows>][kRows][2] = {};
     for (int r = 0; r < kRows; ++r) acc[0][r][0] = acc[0][r][1] = broadcast(a + starts + 4 * r);
     const std::byte* const data = a + 12 * kRows;
     for_each_step<kBits>(codes, [&](int step, __m512i codes0, __m512i codes1) {
@@ -181,7 +185,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
         _mm512_store_si512(out + (2 * step) * kVector, w0);
         _mm512_store_si512(out + (2 * step + 1) * kVector, w1);
       }
-      __m512i(&sum)[kRows][2] = acc[step % kChains];
+      __m512i(&sum)[kRows][2] = acc[step % kChains<kRows>];
       for (int r = 0; r < kRows; ++r) {
         const __m512i x = broadcast(data + (step * kRows + r) * kStep);
         sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
@@ -238,34 +242,36 @@ void multiply_wide_rows(const TileProduct& p) {
   sums.store(p.c);
 }
 
-// Pairs are spread over some chains too, so a row's last bits may differ from those that it has
-// among more rows.
+// A block's sums are scaled, not its elements: for few rows that is less. So a row's last bits may
+// differ from those that it has among more rows.
 template <int kBits, int kRows>
 void multiply_packed_wide_rows(const TileProduct& p) {
-  constexpr int kChains = kRows <= 3 ? 4 : 2;
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   const auto* codes = reinterpret_cast<const uint8_t*>(p.w);
   const WideTable& table = wide_table_of(p.weight_format);
-  __m512 acc[kChains][kRows][2] = {};
   for (int64_t b = 0; b < p.blocks; ++b) {
     prefetch_ahead<kBits>(codes);
     a += 4 * kRows;  // exponents
-    for_each_pair<kBits>(
-        table, codes, p.scales + b * kPanel, [&](int pair, int half, __m512i vector) {
-          for (int r = 0; r < kRows; ++r) {
-            const auto x = reinterpret_cast<__m512bh>(broadcast(a + (pair * kRows + r) * 4));
-            __m512& sum = acc[pair % kChains][r][half];
-            sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(vector), x);
-          }
-        });
+    __m512 acc[kChains<kRows>][kRows][2] = {};
+    for_each_pair<kBits>(table, codes, [&](int pair, int half, __m512i vector) {
+      for (int r = 0; r < kRows; ++r) {
+        const auto x = reinterpret_cast<__m512bh>(broadcast(a + (pair * kRows + r) * 4));
+        __m512& sum = acc[pair % kChains<kRows>][r][half];
+        sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(vector), x);
+      }
+    });
+    for (int h = 0; h < 2; ++h) {
+      const __m512 unit = _mm512_castsi512_ps(scale_exponents(p.scales + b * kPanel + h * 16));
+      for (int r = 0; r < kRows; ++r) {
+        for (int chain = 1; chain < kChains<kRows>; ++chain) {
+          acc[0][r][h] = _mm512_add_ps(acc[0][r][h], acc[chain][r][h]);
+        }
+        sums.sum[r][h] = _mm512_fmadd_ps(acc[0][r][h], unit, sums.sum[r][h]);
+      }
+    }
     a += 64 * kRows;
     codes += kBlockVectors * 8 * kBits;
-  }
-  for (int chain = 0; chain < kChains; ++chain) {
-    for (int r = 0; r < kRows; ++r) {
-      for (int h = 0; h < 2; ++h) sums.sum[r][h] = _mm512_add_ps(sums.sum[r][h], acc[chain][r][h]);
-    }
   }
   sums.store(p.c);
 }
