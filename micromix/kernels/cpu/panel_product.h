@@ -21,8 +21,6 @@ namespace micromix::kernels::cpu {
 // stay in a second-level cache of 1 MiB while those panels pass.
 inline constexpr int64_t kMostRows = 44 * kTileRows;
 inline constexpr int64_t kMostPanels = 4;
-// Up to so many rows reading weights is what takes longest.
-inline constexpr int64_t kFewRows = 8 * kTileRows;
 
 struct Part {
   int64_t first_panel, panels;  // at most kMostPanels
