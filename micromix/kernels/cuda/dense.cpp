@@ -78,6 +78,12 @@ struct DenseLinear::Matmul {
     const size_t workspace = blas.workspace_bytes();
     blas_api().matmul_preference_set_attribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                &workspace, sizeof workspace);
+    // An output is rounded once: parts of K meet in FP32, not in the output's type, and not at all
+    // where there is a bias, which is added to their rounded sum.
+    const uint32_t reductions = linear.bias_.size() > 0 ? CUBLASLT_REDUCTION_SCHEME_NONE
+                                                        : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    blas_api().matmul_preference_set_attribute(
+        preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
     const cublasStatus_t status = blas_api().matmul_algo_get_heuristic(
