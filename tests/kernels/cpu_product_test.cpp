@@ -51,5 +51,36 @@ TEST(CpuProduct, RowsBesideARowDoNotChangeABit) {
   }
 }
 
+// The first tile of many takes integer blocks from packed bytes, the others what it leaves
+// expanded; all take those that are expanded before where some row is tiny, whose tile plain C++
+// multiplies.
+TEST(CpuProduct, TilesAreAlike) {
+  Random random(32);
+  constexpr int64_t kRows = 20, kColumns = 70, kTiny = 8;
+  for (mx::Format format : {mx::Format::kE2M1, mx::Format::kE2M3, mx::Format::kE4M3}) {
+    const std::vector<SegmentShape> shapes = {{format, format, 1184}};
+    const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
+    const auto weight = random_weight(random, kColumns, shapes, 120, 134, false);
+    std::vector<float> x = random_rows(random, kRows * plan.k);
+    for (int64_t row = 1; row < kRows; ++row) std::copy_n(x.data(), plan.k, &x[row * plan.k]);
+    std::vector<float> with_tiny = x;
+    for (int64_t i = 0; i < plan.k; ++i) with_tiny[kTiny * plan.k + i] *= 0x1p-80f;
+    for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
+      const auto backend = make_cpu_backend(*kernels);
+      const auto linear = backend->prepare(weight.weight, plan);
+      const std::vector<float> y = outputs(*backend, *linear, plan, kRows, x);
+      const std::vector<float> tiny = outputs(*backend, *linear, plan, kRows, with_tiny);
+      for (int64_t i = 0; i < kRows * kColumns; ++i) {
+        const int64_t row = i / kColumns;
+        ASSERT_EQ(y[i], y[i % kColumns]) << kernels->name << ", " << mx::name(format) << ", " << i;
+        // Plain C++ adds wide products in another order.
+        if (format == mx::Format::kE4M3 && row / cpu::kTileRows == kTiny / cpu::kTileRows) continue;
+        ASSERT_EQ(row == kTiny ? tiny[i] * 0x1p80f : tiny[i], y[i])
+            << kernels->name << ", " << mx::name(format) << ", " << i;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace micromix::kernels

@@ -169,23 +169,23 @@ TEST(CpuQuantizer, TilesOfEverySizeEqualTheOracle) {
   }
 }
 
-// Every BF16 magnitude of ten binades, in blocks that one largest value gives their scale: a row
-// alone, and a tile of rows whose scales differ.
+// Every BF16 magnitude of ten binades, and a binade above them every one that may be the largest of
+// a block: a row alone, and a tile of rows whose scales differ.
 TEST(CpuQuantizer, EveryMagnitudeEqualsTheOracle) {
   Random random(13);
-  constexpr int64_t kBlocks = 42, kRows = 6;
+  constexpr int64_t kBlocks = 128, kRows = 6;
   for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
     for (mx::Format format : mx::kOperandFormats) {
       for (mx::ScaleRule rule : mx::kScaleRules) {
         const auto plan = random_plan(random, {{format, format, kBlocks * 32}}, rule);
-        const float largest = 0x1.FEp0f;
         std::vector<float> gathered, x(kRows * plan.k);
         for (int next = 0; std::ssize(gathered) < plan.k;) {
-          const bool first = gathered.size() % 32 == 0;
-          const int below = first ? 0 : next++ % 1280;
+          const bool is_largest = gathered.size() % 32 == 0;
+          const int below =
+              is_largest ? static_cast<int>(gathered.size()) / 32 : 128 + next++ % 1280;
           const float value =
               std::ldexp(1.0f + static_cast<float>(127 - below % 128) / 128.0f, -(below / 128));
-          gathered.push_back(first ? largest : random() % 2 == 0 ? value : -value);
+          gathered.push_back(random() % 2 == 0 ? value : -value);
         }
         for (int64_t row = 0; row < kRows; ++row) {
           for (int64_t i = 0; i < plan.k; ++i) {

@@ -1,9 +1,10 @@
 // AVX-512 with VNNI, VBMI and BF16 (Zen 4, Sapphire Rapids and later).
 //
 // Additions in an output's longest chain: integer blocks are exact, so K / 32; vdpbf16ps adds its
-// two products one after the other, so K, or less in chains, which are added up; and the bias.
-// vdpbf16ps takes subnormal numbers as zero; scaled elements have none (kLowestScale), and BF16
-// activations below 2^-126 are outside what the bound promises.
+// two products one after the other, so K, or less in chains, which are added up, those of a single
+// tile block by block, 31 + K / 32 and no more; and the bias.
+// vdpbf16ps takes subnormal numbers as zero; neither elements nor scaled ones (kLowestScale) are,
+// and products with BF16 activations that are below 2^-126 are outside what the bound promises.
 #include "micromix/kernels/cpu/tile_includes.h"
 
 #if defined(__x86_64__)
@@ -162,7 +163,7 @@ inline void prefetch_ahead(const uint8_t* codes) {
 // As multiply_integer_rows(); long chains would hide little of the memory's latency too.
 template <int kBits, int kRows, bool kKeeps = false>
 void multiply_packed_integer_rows(const TileProduct& p) {
-  const __m512i table = integer_table_of(p.weight_format);
+  const __m512i table = integer_table_of(p.weight_format);  // a call, which would spill sums
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   std::byte* out = p.expanded;
@@ -181,7 +182,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
     for_each_step<kBits>(codes, [&](int step, __m512i codes0, __m512i codes1) {
       const __m512i w0 = _mm512_permutexvar_epi8(codes0, table);
       const __m512i w1 = _mm512_permutexvar_epi8(codes1, table);
-      if (kKeeps) {
+      if constexpr (kKeeps) {
         _mm512_store_si512(out + (2 * step) * kVector, w0);
         _mm512_store_si512(out + (2 * step + 1) * kVector, w1);
       }
@@ -243,13 +244,13 @@ void multiply_wide_rows(const TileProduct& p) {
 }
 
 // A block's sums are scaled, not its elements: for few rows that is less. So a row's last bits may
-// differ from those that it has among more rows.
+// differ from those that it has among more rows, or fewer, as chains do.
 template <int kBits, int kRows>
 void multiply_packed_wide_rows(const TileProduct& p) {
+  const WideTable& table = wide_table_of(p.weight_format);  // a call, which would spill sums
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   const auto* codes = reinterpret_cast<const uint8_t*>(p.w);
-  const WideTable& table = wide_table_of(p.weight_format);
   for (int64_t b = 0; b < p.blocks; ++b) {
     prefetch_ahead<kBits>(codes);
     a += 4 * kRows;  // exponents

@@ -24,9 +24,9 @@ std::unique_ptr<Backend> make_cpu_backend(const cpu::Kernels& kernels);
 QuantizedRows cpu_quantized_row(const Input& input, int64_t row);
 
 // FP32 additions in the longest chain behind one output of a mixed linear: a wide product adds its
-// K products one by one, or in chains that are added up, and the bias comes last. Portable kernels
-// round each product too, but add 32 of them up before they join the sum: 32 + K / 32 additions, a
-// product's rounding and the bias.
+// K products one by one, in chains that are added up or block by block, and the bias comes last.
+// Portable kernels round each product too, but add 32 of them up before they join the sum: 32 + K /
+// 32 additions, a product's rounding and the bias.
 constexpr int64_t cpu_additions(int64_t k) {
   return k + 3;
 }

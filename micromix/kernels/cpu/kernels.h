@@ -9,7 +9,8 @@
 //   The block's sum is multiplied by 2^(sx + sw - shifts), a power of two made by adding exponents,
 //   and added to an FP32 sum.
 // - wide, for every other pair and for BF16: elements times their scales, which BF16 holds exactly,
-//   into vdpbf16ps, or as FP32. Products are added to the FP32 sum as they come.
+//   into vdpbf16ps, or as FP32. Products are added to the FP32 sum as they come; for a single tile
+//   on AVX-512 a block's sum of elements times scaled activations is scaled and added.
 #pragma once
 
 #include <cstddef>
@@ -105,7 +106,7 @@ struct TileProduct {
   const uint8_t* scales;
   mx::Format weight_format;
   float* c;
-  const std::byte* next = a;  // the tile that is multiplied after this one
+  const std::byte* next = a;  // a hint: blocks of the tile that is multiplied after this one
   // Of 6 rows and packed integer blocks: where these are left expanded, or null.
   std::byte* expanded = nullptr;
 };

@@ -56,15 +56,16 @@ int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
 
 TileProduct PanelProduct::product_of(const Blocks& blocks, int64_t i) const {
   const int64_t first = part_.first_row + i;
+  // Behind the last tile comes the first one, with the next panel.
   const bool is_last = i + kTileRows >= part_.rows;
-  return {tiles_.rows_at(first),
-          blocks.count,
-          row(first),
-          expanded_,
-          blocks.scales,
-          blocks.format,
-          sums_of(blocks.panel, i),
-          row(is_last ? part_.first_row : first + kTileRows)};
+  return {.rows = tiles_.rows_at(first),
+          .blocks = blocks.count,
+          .a = row(first),
+          .w = expanded_,
+          .scales = blocks.scales,
+          .weight_format = blocks.format,
+          .c = sums_of(blocks.panel, i),
+          .next = row(is_last ? part_.first_row : first + kTileRows)};
 }
 
 void PanelProduct::multiply_packed(const TileSegment& segment, const Blocks& blocks) const {

@@ -94,7 +94,7 @@ class PanelProduct {
 
   // Whether all rows are one tile, of common scales: then no other would use expanded weights.
   bool expands_in_registers() const;
-  // Whether a product expands blocks for the others.
+  // Whether the first tile's product expands blocks for the others, as it must be of common scales.
   bool expands_with_first_tile(const TileSegment& segment) const;
   // Whether some of COUNT rows have blocks that the fast kernels do not take.
   bool is_tiny(int64_t row, int64_t count) const;
