@@ -1,18 +1,16 @@
 #include "micromix/kernels/cpu/backend.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cassert>
 #include <limits>
 #include <typeinfo>
 #include <utility>
 
-#include <omp.h>
-
 #include "micromix/kernels/cpu/attention.h"
 #include "micromix/kernels/cpu/instruction_set.h"
 #include "micromix/kernels/cpu/linears.h"
 #include "micromix/kernels/cpu/panel_product.h"
+#include "micromix/kernels/cpu/partition.h"
 #include "micromix/kernels/cpu/tiles.h"
 #include "micromix/kernels/host.h"
 #include "micromix/mx/bfloat16.h"
@@ -22,11 +20,9 @@ namespace {
 
 using cpu::CpuLinear;
 using cpu::Kernels;
-using cpu::kPanel;
 using cpu::kTileRows;
 using cpu::MixedLinear;
 using cpu::PanelProduct;
-using cpu::Part;
 using cpu::Tiles;
 
 struct CpuInput final : Input {
@@ -38,86 +34,6 @@ struct CpuInput final : Input {
   mutable Tiles dense;
   mutable bool has_dense = false;
 };
-
-int64_t panels_of(const Product& product) {
-  return (product.linear->n() + kPanel - 1) / kPanel;
-}
-
-// How the rows and columns of some products are shared out.
-class Partition {
- public:
-  struct Share {
-    const Product* product;
-    Part part;
-  };
-
-  Partition(std::span<const Product> products, int64_t m) : products_(products), m_(m) {
-    for (const Product& product : products) panels_ += panels_of(product);
-    if (!few_rows()) share_out();
-  }
-
-  // Then reading weights is what takes longest, and parts are single panels, to be taken in runs: a
-  // thread streams those that lie one after another.
-  bool few_rows() const { return m_ <= 8 * kTileRows; }
-  int64_t parts() const { return few_rows() ? panels_ : std::ssize(shares_); }
-  Share at(int64_t index) const {
-    if (!few_rows()) return shares_[index];
-    const Product* product = products_.data();
-    for (; index >= panels_of(*product); ++product) index -= panels_of(*product);
-    return {product, {index, 1, 0, m_}};
-  }
-
-  // Of many rows: the parts that thread T does first are [first_of(t), first_of(t + 1)). They are
-  // of the rows that it has quantized, where there are as many passes as threads.
-  int threads() const { return static_cast<int>(first_of_.size()) - 1; }
-  int64_t first_of(int t) const { return first_of_[t]; }
-
- private:
-  void share_out() {
-    // As many rows in every pass as whole tiles allow: each pass expands all weights.
-    const int64_t passes = (m_ + cpu::kMostRows - 1) / cpu::kMostRows;
-    const int64_t tiles = (m_ + kTileRows - 1) / kTileRows;
-    const int64_t rows_together = (tiles + passes - 1) / passes * kTileRows;
-    const int64_t all = panels_ * ((m_ + rows_together - 1) / rows_together);
-    const int threads = omp_get_max_threads();
-    int64_t done = 0;
-    for (int64_t row = 0; row < m_; row += rows_together) {
-      for (const Product& product : products_) {
-        const int64_t panels = panels_of(product);
-        for (int64_t panel = 0; panel < panels;) {
-          while (done >= all * std::ssize(first_of_) / threads) first_of_.push_back(parts());
-          // Ever smaller parts, so that threads end together.
-          const int64_t left = all * std::ssize(first_of_) / threads - done;
-          const int64_t together =
-              std::min({panels - panel, cpu::kMostPanels, std::max<int64_t>(1, left / 2)});
-          shares_.push_back({&product, {panel, together, row, std::min(rows_together, m_ - row)}});
-          panel += together;
-          done += together;
-        }
-      }
-    }
-    first_of_.push_back(parts());
-  }
-
-  std::span<const Product> products_;
-  int64_t m_;
-  int64_t panels_ = 0;
-  // Of many rows.
-  std::vector<Share> shares_;
-  std::vector<int64_t> first_of_ = {0};
-};
-
-// Calls WORK(part) for all of a PARTITION of many rows: a thread takes its own parts, then others'.
-template <typename Work>
-void for_each_part(const Partition& partition, const Work& work) {
-  std::vector<std::atomic<int64_t>> next(partition.threads());
-  for (int t = 0; t < partition.threads(); ++t) next[t] = partition.first_of(t);
-#pragma omp parallel
-  for (int i = 0; i < partition.threads(); ++i) {
-    const int t = (omp_get_thread_num() + i) % partition.threads();
-    for (int64_t part; (part = next[t]++) < partition.first_of(t + 1);) work(part);
-  }
-}
 
 class CpuBackend final : public HostBackend {
  public:
@@ -179,21 +95,14 @@ class CpuBackend final : public HostBackend {
       assert(!is_mixed(*product.linear) || !rows.plan->segments.empty());
       if (!is_mixed(*product.linear)) make_dense(rows);
     }
-    const Partition partition(products, rows.m);
-    const auto multiply_part = [&](int64_t index) {
-      const auto [product, part] = partition.at(index);
-      const auto& linear = static_cast<const CpuLinear&>(*product->linear);
+    const cpu::Partition partition(products, rows.m);
+    partition.for_each_part([&](const Product& product, const cpu::Part& part) {
+      const auto& linear = static_cast<const CpuLinear&>(*product.linear);
       const bool mixed = is_mixed(linear);
       PanelProduct result(kernels_, mixed ? rows.mixed : rows.dense, part,
-                          {linear.n(), linear.bias(), mixed, values(*product->y)});
+                          {linear.n(), linear.bias(), mixed, values(*product.y)});
       linear.multiply(result);
-    };
-    if (partition.few_rows()) {
-#pragma omp parallel for schedule(guided)
-      for (int64_t index = 0; index < partition.parts(); ++index) multiply_part(index);
-    } else {
-      for_each_part(partition, multiply_part);
-    }
+    });
     for (const Product& product : products) {
       if (is_mixed(*product.linear)) {
         fix_special(static_cast<const MixedLinear&>(*product.linear), rows, values(*product.y));
@@ -214,7 +123,7 @@ class CpuBackend final : public HostBackend {
 
  private:
   static bool is_mixed(const Linear& linear) {
-    return typeid(linear) == typeid(MixedLinear);  // asked for every part
+    return typeid(linear) == typeid(MixedLinear);  // a dynamic_cast is slow for every part
   }
 
   // ROW(i, buffer) gives the i-th row, which may be made in BUFFER [k].
