@@ -10,8 +10,9 @@
 #if defined(__x86_64__)
 
 #pragma GCC push_options
-#pragma GCC target( \
-    "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx512bf16,fma,prfchw,prefer-vector-width=512")
+#pragma GCC target(                                                                   \
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx512bf16,fma,prfchw," \
+    "prefer-vector-width=512")
 
 namespace micromix::kernels::cpu {
 namespace {
@@ -40,7 +41,7 @@ inline __m512i broadcast(const std::byte* value) {
   return _mm512_set1_epi32(bits);
 }
 
-// The sums of a tile, in registers from the first block to the last.
+// The sums of a tile, from the first block to the last in registers, as far as those reach.
 template <int kRows>
 struct Sums {
   __m512 sum[kRows][2];
@@ -119,6 +120,18 @@ inline void join(__m512i (&acc)[kCount][kRows][2]) {
   }
 }
 
+// A step's two vectors of columns times the rows' DATA.
+template <int kCount, int kRows>
+inline void add_step(int step, __m512i w0, __m512i w1, const std::byte* data,
+                     __m512i (&acc)[kCount][kRows][2]) {
+  __m512i(&sum)[kRows][2] = acc[step % kCount];
+  for (int r = 0; r < kRows; ++r) {
+    const __m512i x = broadcast(data + (step * kRows + r) * kStep);
+    sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
+    sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, x);
+  }
+}
+
 template <int kRows>
 void multiply_integer_rows(const TileProduct& p) {
   Sums<kRows> sums(p.c);
@@ -133,14 +146,8 @@ void multiply_integer_rows(const TileProduct& p) {
     prefetch_rows<kRows, true>(p, a, b);
 #pragma GCC unroll 8
     for (int s = 0; s < 8; ++s) {
-      const __m512i w0 = _mm512_load_si512(w + (2 * s) * kVector);
-      const __m512i w1 = _mm512_load_si512(w + (2 * s + 1) * kVector);
-      __m512i(&sum)[kRows][2] = acc[s % kChains<kRows>];
-      for (int r = 0; r < kRows; ++r) {
-        const __m512i x = broadcast(data + (s * kRows + r) * kStep);
-        sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
-        sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, x);
-      }
+      add_step(s, _mm512_load_si512(w + (2 * s) * kVector),
+               _mm512_load_si512(w + (2 * s + 1) * kVector), data, acc);
     }
     join(acc);
     scaling.add(acc[0], p.scales + b * kPanel, a, sums);
@@ -186,12 +193,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
         _mm512_store_si512(out + (2 * step) * kVector, w0);
         _mm512_store_si512(out + (2 * step + 1) * kVector, w1);
       }
-      __m512i(&sum)[kRows][2] = acc[step % kChains<kRows>];
-      for (int r = 0; r < kRows; ++r) {
-        const __m512i x = broadcast(data + (step * kRows + r) * kStep);
-        sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
-        sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, x);
-      }
+      add_step(step, w0, w1, data, acc);
     });
     join(acc);
     scaling.add(acc[0], p.scales + b * kPanel, a, sums);

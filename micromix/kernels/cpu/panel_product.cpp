@@ -11,7 +11,7 @@ namespace {
 
 // Bytes of expanded blocks that stay in the first-level cache while rows and their sums pass. What
 // is left, 16 KiB, is enough for those; where rows are few, packed bytes pass too, faster than the
-// cache can drop them.
+// cache can drop them, and from five tiles on that is slower than an end after half as many blocks.
 constexpr int64_t kExpandedBytes = 16 << 10, kMostExpandedBytes = 32 << 10;
 int64_t expanded_bytes(int64_t rows) {
   static const bool kFitsMost = sysconf(_SC_LEVEL1_DCACHE_SIZE) >= (48 << 10);
