@@ -38,19 +38,15 @@ bool PanelProduct::is_tiny(int64_t row, int64_t count) const {
   return tiny;
 }
 
-bool PanelProduct::expands_in_registers() const {
-  return kernels_.multiply_packed_integer != nullptr && part_.rows <= kTileRows && !some_tiny_;
-}
-
-bool PanelProduct::expands_with_first_tile(const TileSegment& segment) const {
-  return kernels_.multiply_packed_integer != nullptr && segment.integer && part_.rows > kTileRows &&
-         !some_tiny_;
+bool PanelProduct::begins_with_packed(const TileSegment& segment) const {
+  return kernels_.multiply_packed_integer != nullptr && !some_tiny_ &&
+         (is_single_tile() || segment.integer);
 }
 
 int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
   int64_t bytes = expanded_bytes(part_.rows);
   // A weight that is used once, unless it is taken in registers.
-  if (part_.rows <= kTileRows && kernels_.multiply_packed_integer == nullptr) bytes /= 2;
+  if (is_single_tile() && kernels_.multiply_packed_integer == nullptr) bytes /= 2;
   return bytes / panel_block_bytes(segment.integer, kernels_.wide_bytes);
 }
 
@@ -68,21 +64,15 @@ TileProduct PanelProduct::product_of(const Blocks& blocks, int64_t i) const {
           .next = row(is_last ? part_.first_row : first + kTileRows)};
 }
 
-void PanelProduct::multiply_packed(const TileSegment& segment, const Blocks& blocks) const {
-  TileProduct product = product_of(blocks, 0);
-  product.w = reinterpret_cast<const std::byte*>(blocks.codes);
-  (segment.integer ? kernels_.multiply_packed_integer : kernels_.multiply_packed_wide)(product);
-}
-
-void PanelProduct::add_blocks(const TileSegment& segment, const Blocks& blocks,
-                              bool with_first_tile, bool last) const {
+void PanelProduct::add_blocks(const TileSegment& segment, const Blocks& blocks, bool packed,
+                              bool last) const {
   for (int64_t i = 0; i < part_.rows; i += kTileRows) {
     TileProduct product = product_of(blocks, i);
     const bool any = some_tiny_ && is_tiny(part_.first_row + i, product.rows);
-    if (i == 0 && with_first_tile) {
+    if (i == 0 && packed) {
       product.w = reinterpret_cast<const std::byte*>(blocks.codes);
-      product.expanded = expanded_;
-      kernels_.multiply_packed_integer(product);
+      product.expanded = is_single_tile() ? nullptr : expanded_;
+      (segment.integer ? kernels_.multiply_packed_integer : kernels_.multiply_packed_wide)(product);
     } else if (segment.integer) {
       (any ? kernels_.multiply_integer_any : kernels_.multiply_integer)(product);
     } else {

@@ -54,10 +54,9 @@ class PanelProduct {
   void add_segment(mx::Format format, const Weights& weights) {
     const TileSegment& segment = next_segment();
     assert(segment.blocks > 0);
-    const bool is_packed = weights.codes(part_.first_panel, 0) != nullptr;
-    const bool in_registers = is_packed && expands_in_registers();
-    const bool with_first_tile = is_packed && expands_with_first_tile(segment);
-    const int64_t together = in_registers ? segment.blocks : blocks_together(segment);
+    const bool packed =
+        weights.codes(part_.first_panel, 0) != nullptr && begins_with_packed(segment);
+    const int64_t together = packed && is_single_tile() ? segment.blocks : blocks_together(segment);
     const bool last_segment = segment_ + 1 == tiles_.segments().size();
     for (int64_t block = 0; block < segment.blocks; block += together) {
       const int64_t blocks = std::min(together, segment.blocks - block);
@@ -66,13 +65,8 @@ class PanelProduct {
         const int64_t panel = part_.first_panel + i;
         const Blocks of_panel{panel, blocks, format, weights.codes(panel, block),
                               weights.scales(panel, block)};
-        if (in_registers) {
-          multiply_packed(segment, of_panel);
-          if (last) store(panel, 0, part_.rows);
-        } else {
-          if (!with_first_tile) weights.expand(panel, block, blocks, expanded_);
-          add_blocks(segment, of_panel, with_first_tile, last);
-        }
+        if (!packed) weights.expand(panel, block, blocks, expanded_);
+        add_blocks(segment, of_panel, packed, last);
       }
       row_offset_ += blocks * tile_block_bytes(segment.integer, kernels_.wide_bytes, 1);
     }
@@ -92,10 +86,10 @@ class PanelProduct {
     const uint8_t* scales;
   };
 
-  // Whether all rows are one tile, of common scales: then no other would use expanded weights.
-  bool expands_in_registers() const;
-  // Whether the first tile's product expands blocks for the others, as it must be of common scales.
-  bool expands_with_first_tile(const TileSegment& segment) const;
+  bool is_single_tile() const { return part_.rows <= kTileRows; }
+  // Whether the first tile, of common scales, takes packed blocks: as the only one, or integers,
+  // which it expands for the others.
+  bool begins_with_packed(const TileSegment& segment) const;
   // Whether some of COUNT rows have blocks that the fast kernels do not take.
   bool is_tiny(int64_t row, int64_t count) const;
   int64_t blocks_together(const TileSegment& segment) const;
@@ -105,15 +99,14 @@ class PanelProduct {
   }
   // The product of expanded BLOCKS and the tile at row I of the part.
   TileProduct product_of(const Blocks& blocks, int64_t i) const;
-  void multiply_packed(const TileSegment& segment, const Blocks& blocks) const;
   // [rows][32] of PANEL, from row I of the part on.
   float* sums_of(int64_t panel, int64_t i) const {
     return sums_ + ((panel - part_.first_panel) * part_.rows + i) * kPanel;
   }
-  // Adds BLOCKS times the rows'; they are expanded, or are with the first tile. Of the LAST blocks
-  // a tile's outputs follow at once: written all together they would have to wait for memory.
-  void add_blocks(const TileSegment& segment, const Blocks& blocks, bool with_first_tile,
-                  bool last) const;
+  // Adds BLOCKS times the rows'; they are expanded, or still PACKED for the first tile. Of the LAST
+  // blocks a tile's outputs follow at once: written all together they would have to wait for
+  // memory.
+  void add_blocks(const TileSegment& segment, const Blocks& blocks, bool packed, bool last) const;
   // Writes PANEL's outputs of ROWS rows, from row I of the part on.
   void store(int64_t panel, int64_t i, int64_t rows) const;
 
