@@ -96,11 +96,12 @@ class CpuBackend final : public HostBackend {
       if (!is_mixed(*product.linear)) make_dense(rows);
     }
     const cpu::Partition partition(products, rows.m);
-    partition.for_each_part([&](const Product& product, const cpu::Part& part) {
-      const auto& linear = static_cast<const CpuLinear&>(*product.linear);
+    partition.for_each_share([&](const cpu::Partition::Share& share) {
+      const auto& [product, part] = share;
+      const auto& linear = static_cast<const CpuLinear&>(*product->linear);
       const bool mixed = is_mixed(linear);
       PanelProduct result(kernels_, mixed ? rows.mixed : rows.dense, part,
-                          {linear.n(), linear.bias(), mixed, values(*product.y)});
+                          {linear.n(), linear.bias(), mixed, values(*product->y)});
       linear.multiply(result);
     });
     for (const Product& product : products) {

@@ -15,16 +15,21 @@ namespace micromix::kernels::cpu {
 
 class Partition {
  public:
+  struct Share {
+    const Product* product;
+    Part part;
+  };
+
   // PRODUCTS of M rows; they must stay.
   Partition(std::span<const Product> products, int64_t m);
 
-  // Calls WORK(product, part) for parts that together are all rows and panels of all products.
+  // Calls WORK(share) for shares that together are all rows and panels of all products.
   template <typename Work>
-  void for_each_part(const Work& work) const {
+  void for_each_share(const Work& work) const {
     if (few_rows()) {
       // A thread streams panels that lie one after another, in ever shorter runs.
 #pragma omp parallel for schedule(guided)
-      for (int64_t panel = 0; panel < panels_; ++panel) run(panel_at(panel), work);
+      for (int64_t panel = 0; panel < panels_; ++panel) work(panel_at(panel));
       return;
     }
     // A thread takes its own parts, then what others have left.
@@ -34,21 +39,11 @@ class Partition {
 #pragma omp parallel
     for (int i = 0; i < threads; ++i) {
       const int t = (omp_get_thread_num() + i) % threads;
-      for (int64_t index; (index = next[t]++) < first_of_[t + 1];) run(shares_[index], work);
+      for (int64_t index; (index = next[t]++) < first_of_[t + 1];) work(shares_[index]);
     }
   }
 
  private:
-  struct Share {
-    const Product* product;
-    Part part;
-  };
-
-  template <typename Work>
-  static void run(const Share& share, const Work& work) {
-    work(*share.product, share.part);
-  }
-
   // Up to so many, reading weights is what takes longest. Nothing is allocated then.
   bool few_rows() const {
     return m_ <= 8 * kTileRows;
