@@ -108,14 +108,19 @@ inline constexpr int kChains = kRows <= 2   ? 4
                                : kRows <= 4 ? 2
                                             : 1;
 
-// Integers do not mind the order.
-template <int kCount, int kRows>
-inline void join(__m512i (&acc)[kCount][kRows][2]) {
+inline __m512i sum_of(__m512i a, __m512i b) {
+  return _mm512_add_epi32(a, b);
+}
+inline __m512 sum_of(__m512 a, __m512 b) {
+  return _mm512_add_ps(a, b);
+}
+
+// Adds all chains to the first.
+template <typename Vector, int kCount, int kRows>
+inline void join(Vector (&acc)[kCount][kRows][2]) {
   for (int chain = 1; chain < kCount; ++chain) {
     for (int r = 0; r < kRows; ++r) {
-      for (int h = 0; h < 2; ++h) {
-        acc[0][r][h] = _mm512_add_epi32(acc[0][r][h], acc[chain][r][h]);
-      }
+      for (int h = 0; h < 2; ++h) acc[0][r][h] = sum_of(acc[0][r][h], acc[chain][r][h]);
     }
   }
 }
@@ -264,12 +269,10 @@ void multiply_packed_wide_rows(const TileProduct& p) {
         sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(vector), x);
       }
     });
+    join(acc);
     for (int h = 0; h < 2; ++h) {
       const __m512 unit = _mm512_castsi512_ps(scale_exponents(p.scales + b * kPanel + h * 16));
       for (int r = 0; r < kRows; ++r) {
-        for (int chain = 1; chain < kChains<kRows>; ++chain) {
-          acc[0][r][h] = _mm512_add_ps(acc[0][r][h], acc[chain][r][h]);
-        }
         sums.sum[r][h] = _mm512_fmadd_ps(acc[0][r][h], unit, sums.sum[r][h]);
       }
     }
