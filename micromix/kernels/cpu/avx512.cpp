@@ -41,20 +41,30 @@ inline __m512i broadcast(const std::byte* value) {
   return _mm512_set1_epi32(bits);
 }
 
-// The sums of a tile, from the first block to the last in registers, as far as those reach.
+// Calls USE(row, half of the columns) for every sum of some rows. Unrolled, or the sums would lie
+// in memory, to be indexed.
+template <int kRows, typename Use>
+inline void for_each_sum(const Use& use) {
+  static_assert(kRows <= kTileRows);
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) use(r, h);
+  }
+}
+
+// The sums of a tile, from the first block to the last in registers.
 template <int kRows>
 struct Sums {
   __m512 sum[kRows][2];
 
   explicit Sums(const float* c) {
-    for (int r = 0; r < kRows; ++r) {
-      for (int h = 0; h < 2; ++h) sum[r][h] = _mm512_loadu_ps(c + r * kPanel + h * 16);
-    }
+    for_each_sum<kRows>(
+        [&](int r, int h) { sum[r][h] = _mm512_loadu_ps(c + r * kPanel + h * 16); });
   }
   void store(float* c) const {
-    for (int r = 0; r < kRows; ++r) {
-      for (int h = 0; h < 2; ++h) _mm512_storeu_ps(c + r * kPanel + h * 16, sum[r][h]);
-    }
+    for_each_sum<kRows>(
+        [&](int r, int h) { _mm512_storeu_ps(c + r * kPanel + h * 16, sum[r][h]); });
   }
 };
 
@@ -69,19 +79,19 @@ class IntegerScaling {
             0x4B400000u - (static_cast<uint32_t>(mx::kScaleBias + integer_shift(weight)) << 23)))) {
   }
 
-  // Adds a block's: TILE begins with the rows' exponents.
-  template <int kRows>
-  void add(const __m512i (&acc)[kRows][2], const uint8_t* scales, const std::byte* tile,
+  // Adds a block's of kCount rows, the first of which is kFirst: TILE begins with all rows'
+  // exponents.
+  template <int kFirst, int kCount, int kRows>
+  void add(const __m512i (&acc)[kCount][2], const uint8_t* scales, const std::byte* tile,
            Sums<kRows>& sums) const {
-    for (int h = 0; h < 2; ++h) {
-      const __m512i column = _mm512_add_epi32(scale_exponents(scales + h * 16), magic_);
-      for (int r = 0; r < kRows; ++r) {
-        const __m512i m = _mm512_add_epi32(column, broadcast(tile + 4 * r));
-        const __m512 shifted = _mm512_castsi512_ps(_mm512_add_epi32(acc[r][h], m));
-        sums.sum[r][h] =
-            _mm512_add_ps(sums.sum[r][h], _mm512_sub_ps(shifted, _mm512_castsi512_ps(m)));
-      }
-    }
+    const __m512i columns[] = {_mm512_add_epi32(scale_exponents(scales), magic_),
+                               _mm512_add_epi32(scale_exponents(scales + 16), magic_)};
+    for_each_sum<kCount>([&](int r, int h) {
+      const __m512i m = _mm512_add_epi32(columns[h], broadcast(tile + 4 * (kFirst + r)));
+      const __m512 shifted = _mm512_castsi512_ps(_mm512_add_epi32(acc[r][h], m));
+      __m512& sum = sums.sum[kFirst + r][h];
+      sum = _mm512_add_ps(sum, _mm512_sub_ps(shifted, _mm512_castsi512_ps(m)));
+    });
   }
 
  private:
@@ -115,27 +125,68 @@ inline __m512 sum_of(__m512 a, __m512 b) {
   return _mm512_add_ps(a, b);
 }
 
+// Rows that are multiplied together by an expanded block, before a tile's others. Scaling their
+// sums takes as many instructions as their products: half a tile's find room among the other half's
+// products, all of a tile's fill the schedulers.
+template <int kRows>
+inline constexpr int kTogether = kRows <= 4 ? kRows : 3;
+
 // Adds all chains to the first.
 template <typename Vector, int kCount, int kRows>
 inline void join(Vector (&acc)[kCount][kRows][2]) {
+#pragma GCC unroll 4
   for (int chain = 1; chain < kCount; ++chain) {
-    for (int r = 0; r < kRows; ++r) {
-      for (int h = 0; h < 2; ++h) acc[0][r][h] = sum_of(acc[0][r][h], acc[chain][r][h]);
-    }
+    for_each_sum<kRows>(
+        [&](int r, int h) { acc[0][r][h] = sum_of(acc[0][r][h], acc[chain][r][h]); });
   }
 }
 
-// A step's two vectors of columns times the rows' DATA.
-template <int kCount, int kRows>
-inline void add_step(int step, __m512i w0, __m512i w1, const std::byte* data,
-                     __m512i (&acc)[kCount][kRows][2]) {
-  __m512i(&sum)[kRows][2] = acc[step % kCount];
-  for (int r = 0; r < kRows; ++r) {
-    const __m512i x = broadcast(data + (step * kRows + r) * kStep);
-    sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], w0, x);
-    sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], w1, x);
-  }
+// VECTORS, but the compiler does not know: it would keep those it has seen in registers, of which
+// there are too few.
+inline const std::byte* again(const std::byte* vectors) {
+  asm("" : "+r"(vectors));
+  return vectors;
 }
+
+// A block of a tile of kRows rows, of which kCount, from kFirst on, are multiplied: their products
+// are added up in kSums chains, those joined and scaled.
+template <int kRows, int kFirst, int kCount, int kSums = 1>
+class IntegerBlock {
+ public:
+  IntegerBlock(mx::Format weight, const std::byte* tile)
+      : tile_(tile), data_(tile + 12 * kRows + kFirst * kStep) {
+    const std::byte* const starts = tile + starts_offset(weight, kRows) + 4 * kFirst;
+    for_each_sum<kCount>([&](int r, int h) { acc_[0][r][h] = broadcast(starts + 4 * r); });
+  }
+
+  // A step's two vectors of columns.
+  void add_step(int step, __m512i w0, __m512i w1) {
+    const __m512i w[] = {w0, w1};
+    for_each_sum<kCount>([&](int r, int h) {
+      __m512i& sum = acc_[step % kSums][r][h];
+      sum = _mm512_dpbusd_epi32(sum, w[h], broadcast(data_ + (step * kRows + r) * kStep));
+    });
+  }
+  // All steps, of an expanded block.
+  void add_steps(const std::byte* w) {
+#pragma GCC unroll 8
+    for (int s = 0; s < 8; ++s) {
+      add_step(s, _mm512_load_si512(w + (2 * s) * kVector),
+               _mm512_load_si512(w + (2 * s + 1) * kVector));
+    }
+  }
+
+  // Adds the sums to SUMS.
+  void finish(const IntegerScaling& scaling, const uint8_t* scales, Sums<kRows>& sums) {
+    join(acc_);
+    scaling.template add<kFirst>(acc_[0], scales, tile_, sums);
+  }
+
+ private:
+  const std::byte* tile_;
+  const std::byte* data_;
+  __m512i acc_[kSums][kCount][2] = {};
+};
 
 template <int kRows>
 void multiply_integer_rows(const TileProduct& p) {
@@ -143,19 +194,17 @@ void multiply_integer_rows(const TileProduct& p) {
   const std::byte* a = p.a;
   const std::byte* w = p.w;
   const IntegerScaling scaling(p.weight_format);
-  const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t b = 0; b < p.blocks; ++b) {
-    __m512i acc[kChains<kRows>][kRows][2] = {};
-    for (int r = 0; r < kRows; ++r) acc[0][r][0] = acc[0][r][1] = broadcast(a + starts + 4 * r);
-    const std::byte* const data = a + 12 * kRows;
+    const uint8_t* const scales = p.scales + b * kPanel;
     prefetch_rows<kRows, true>(p, a, b);
-#pragma GCC unroll 8
-    for (int s = 0; s < 8; ++s) {
-      add_step(s, _mm512_load_si512(w + (2 * s) * kVector),
-               _mm512_load_si512(w + (2 * s + 1) * kVector), data, acc);
+    IntegerBlock<kRows, 0, kTogether<kRows>> block(p.weight_format, a);
+    block.add_steps(w);
+    block.finish(scaling, scales, sums);
+    if constexpr (kTogether<kRows> < kRows) {
+      IntegerBlock<kRows, kTogether<kRows>, kRows - kTogether<kRows>> rest(p.weight_format, a);
+      rest.add_steps(again(w));
+      rest.finish(scaling, scales, sums);
     }
-    join(acc);
-    scaling.add(acc[0], p.scales + b * kPanel, a, sums);
     a += tile_block_bytes(true, kWideBytes, kRows);
     w += kBlockVectors * kVector;
   }
@@ -175,22 +224,22 @@ inline void prefetch_ahead(const uint8_t* codes) {
 // As multiply_integer_rows(); long chains would hide little of the memory's latency too.
 template <int kBits, int kRows, bool kKeeps = false>
 void multiply_packed_integer_rows(const TileProduct& p) {
+  // Without an expanded copy all rows must take a vector while it is in its register.
+  constexpr int kFirstRows = kKeeps ? kTogether<kRows> : kRows;
   const __m512i table = integer_table_of(p.weight_format);  // a call, which would spill sums
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   std::byte* out = p.expanded;
   const auto* codes = reinterpret_cast<const uint8_t*>(p.w);
   const IntegerScaling scaling(p.weight_format);
-  const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t b = 0; b < p.blocks; ++b) {
+    const uint8_t* const scales = p.scales + b * kPanel;
     if constexpr (kKeeps) {
       prefetch_after<kBits>(codes, p.blocks);
     } else {
       prefetch_ahead<kBits>(codes);
     }
-    __m512i acc[kChains<kRows>][kRows][2] = {};
-    for (int r = 0; r < kRows; ++r) acc[0][r][0] = acc[0][r][1] = broadcast(a + starts + 4 * r);
-    const std::byte* const data = a + 12 * kRows;
+    IntegerBlock<kRows, 0, kFirstRows, kKeeps ? 1 : kChains<kRows>> block(p.weight_format, a);
     for_each_step<kBits>(codes, [&](int step, __m512i codes0, __m512i codes1) {
       const __m512i w0 = _mm512_permutexvar_epi8(codes0, table);
       const __m512i w1 = _mm512_permutexvar_epi8(codes1, table);
@@ -198,12 +247,16 @@ void multiply_packed_integer_rows(const TileProduct& p) {
         _mm512_store_si512(out + (2 * step) * kVector, w0);
         _mm512_store_si512(out + (2 * step + 1) * kVector, w1);
       }
-      add_step(step, w0, w1, data, acc);
+      block.add_step(step, w0, w1);
     });
-    join(acc);
-    scaling.add(acc[0], p.scales + b * kPanel, a, sums);
+    block.finish(scaling, scales, sums);
+    if constexpr (kKeeps) {
+      IntegerBlock<kRows, kFirstRows, kRows - kFirstRows> rest(p.weight_format, a);
+      rest.add_steps(again(out));
+      rest.finish(scaling, scales, sums);
+      out += kBlockVectors * kVector;
+    }
     a += tile_block_bytes(true, kWideBytes, kRows);
-    if constexpr (kKeeps) out += kBlockVectors * kVector;
     codes += kBlockVectors * 8 * kBits;
   }
   sums.store(p.c);
@@ -243,9 +296,8 @@ void multiply_wide_rows(const TileProduct& p) {
         w += 4 * kVector;
       }
     }
-    for (int r = 0; r < kRows; ++r) {
-      for (int h = 0; h < 2; ++h) sums.sum[r][h] = _mm512_add_ps(sums.sum[r][h], odd[r][h]);
-    }
+    for_each_sum<kRows>(
+        [&](int r, int h) { sums.sum[r][h] = _mm512_add_ps(sums.sum[r][h], odd[r][h]); });
   }
   sums.store(p.c);
 }
@@ -270,12 +322,11 @@ void multiply_packed_wide_rows(const TileProduct& p) {
       }
     });
     join(acc);
-    for (int h = 0; h < 2; ++h) {
-      const __m512 unit = _mm512_castsi512_ps(scale_exponents(p.scales + b * kPanel + h * 16));
-      for (int r = 0; r < kRows; ++r) {
-        sums.sum[r][h] = _mm512_fmadd_ps(acc[0][r][h], unit, sums.sum[r][h]);
-      }
-    }
+    const __m512 units[] = {_mm512_castsi512_ps(scale_exponents(p.scales + b * kPanel)),
+                            _mm512_castsi512_ps(scale_exponents(p.scales + b * kPanel + 16))};
+    for_each_sum<kRows>([&](int r, int h) {
+      sums.sum[r][h] = _mm512_fmadd_ps(acc[0][r][h], units[h], sums.sum[r][h]);
+    });
     a += 64 * kRows;
     codes += kBlockVectors * 8 * kBits;
   }
