@@ -117,27 +117,28 @@ TEST_P(EveryBackend, OneHotActivationsReturnTheWeight) {
 // in units of 2^-9, any sum fits 24 bits.
 TEST_P(EveryBackend, SmallIntegersAreExact) {
   Random random(4);
+  constexpr int64_t kM = 45;  // one more at a time, up to 9
   for (mx::Format format : mx::kOperandFormats) {
     const int largest = format == mx::Format::kE4M3 ? 1 : 4;
     for (const auto& activation : activation_formats()) {
       const std::vector<SegmentShape> shapes = {{format, activation, 64}};
       const auto weight = random_weight(random, 33, shapes, 127, 127, false);
       const auto plan = random_plan(random, shapes, mx::ScaleRule::kFloor);
-      std::vector<float> x(11 * 64);
+      std::vector<float> x(kM * 64);
       for (float& value : x) {
         value = static_cast<float>(static_cast<int>(random() % (2 * largest + 1)) - largest);
       }
       const Backend& backend = *GetParam().backend;
       const auto linear = backend.prepare(weight.weight, plan);
-      std::vector<float> y(11 * 33), few(11 * 33);
-      backend.multiply(*linear, *backend.input(plan, 11, x.data()), y.data());
-      for (int64_t row = 0, m = 1; row < 11; row += m, m = std::min(m + 1, 11 - row)) {
+      std::vector<float> y(kM * 33), few(kM * 33);
+      backend.multiply(*linear, *backend.input(plan, kM, x.data()), y.data());
+      for (int64_t row = 0, m = 1; row < kM; row += m, m = std::min(m + 1, kM - row)) {
         backend.multiply(*linear, *backend.input(plan, m, x.data() + row * 64),
                          few.data() + row * 33);
       }
       EXPECT_EQ(few, y);
-      const QuantizedRows rows = quantize_rows(plan, 11, x.data());
-      for (int64_t i = 0; i < 11 * 33; ++i) {
+      const QuantizedRows rows = quantize_rows(plan, kM, x.data());
+      for (int64_t i = 0; i < kM * 33; ++i) {
         const double exact = oracle_output(weight.weight, rows, i / 33, i % 33).value;
         ASSERT_EQ(mx::to_float(mx::to_bfloat16(exact)), y[i])
             << mx::name(format) << " output " << i;

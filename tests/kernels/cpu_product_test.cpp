@@ -1,4 +1,6 @@
 // What the CPU's products promise beyond every backend's.
+#include <fmt/format.h>
+
 #include "micromix/kernels/cpu/backend.h"
 #include "micromix/kernels/cpu/instruction_set.h"
 #include "micromix/mx/bfloat16.h"
@@ -46,37 +48,41 @@ TEST(CpuProduct, RowsBesideARowDoNotChangeABit) {
       all.resize(m * kColumns);
       EXPECT_EQ(outputs(*backend, linear, of_input, m, x), all) << kernels->name << ", " << m;
     };
-    for (int64_t m : {7, 13}) expect_prefix(*backend->prepare(mixed.weight, plan), plan, m);
+    for (int64_t m : {7, 13, 17}) expect_prefix(*backend->prepare(mixed.weight, plan), plan, m);
     for (int64_t m : {5, 13}) expect_prefix(*backend->prepare(dense), dense_plan, m);
   }
 }
 
 // The first tile of many takes integer blocks from packed bytes, the others what it leaves
 // expanded; all take those that are expanded before where some row is tiny, whose tile plain C++
-// multiplies.
+// multiplies. A last tile has any number of rows.
 TEST(CpuProduct, TilesAreAlike) {
   Random random(32);
-  constexpr int64_t kRows = 20, kColumns = 70, kTiny = 8;
+  constexpr int64_t kMostRows = 3 * cpu::kTileRows, kColumns = 70, kTiny = 10;
   for (mx::Format format : {mx::Format::kE2M1, mx::Format::kE2M3, mx::Format::kE4M3}) {
     const std::vector<SegmentShape> shapes = {{format, format, 1184}};
     const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
     const auto weight = random_weight(random, kColumns, shapes, 120, 134, false);
-    std::vector<float> x = random_rows(random, kRows * plan.k);
-    for (int64_t row = 1; row < kRows; ++row) std::copy_n(x.data(), plan.k, &x[row * plan.k]);
+    std::vector<float> x = random_rows(random, kMostRows * plan.k);
+    for (int64_t row = 1; row < kMostRows; ++row) std::copy_n(x.data(), plan.k, &x[row * plan.k]);
     std::vector<float> with_tiny = x;
     for (int64_t i = 0; i < plan.k; ++i) with_tiny[kTiny * plan.k + i] *= 0x1p-80f;
     for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
       const auto backend = make_cpu_backend(*kernels);
       const auto linear = backend->prepare(weight.weight, plan);
-      const std::vector<float> y = outputs(*backend, *linear, plan, kRows, x);
-      const std::vector<float> tiny = outputs(*backend, *linear, plan, kRows, with_tiny);
-      for (int64_t i = 0; i < kRows * kColumns; ++i) {
-        const int64_t row = i / kColumns;
-        ASSERT_EQ(y[i], y[i % kColumns]) << kernels->name << ", " << mx::name(format) << ", " << i;
-        // Plain C++ adds wide products in another order.
-        if (format == mx::Format::kE4M3 && row / cpu::kTileRows == kTiny / cpu::kTileRows) continue;
-        ASSERT_EQ(row == kTiny ? tiny[i] * 0x1p80f : tiny[i], y[i])
-            << kernels->name << ", " << mx::name(format) << ", " << i;
+      for (int64_t rows = kMostRows - cpu::kTileRows + 1; rows <= kMostRows; ++rows) {
+        SCOPED_TRACE(fmt::format("{}, {}, {} rows", kernels->name, mx::name(format), rows));
+        const std::vector<float> y = outputs(*backend, *linear, plan, rows, x);
+        const std::vector<float> tiny = outputs(*backend, *linear, plan, rows, with_tiny);
+        for (int64_t i = 0; i < rows * kColumns; ++i) {
+          const int64_t row = i / kColumns;
+          ASSERT_EQ(y[i], y[i % kColumns]) << i;
+          // Plain C++ adds wide products in another order.
+          if (format == mx::Format::kE4M3 && row / cpu::kTileRows == kTiny / cpu::kTileRows) {
+            continue;
+          }
+          ASSERT_EQ(row == kTiny ? tiny[i] * 0x1p80f : tiny[i], y[i]) << i;
+        }
       }
     }
   }

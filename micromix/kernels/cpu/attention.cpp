@@ -22,7 +22,7 @@ constexpr int64_t kFloatBytes = sizeof(float);
 // the second-level cache while the tiles of a task pass.
 constexpr int64_t kPanelsTogether = 8;
 // Rows of a task, one a query and head.
-constexpr int64_t kTaskRows = 8 * kTileRows;
+constexpr int64_t kTaskRows = 6 * kTileRows;
 
 // Where the value of channel CHANNEL and column COLUMN of a block of pairs lies.
 constexpr int64_t pair_at(int64_t channel, int64_t column) {

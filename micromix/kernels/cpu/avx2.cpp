@@ -180,7 +180,7 @@ inline void add_scaled(__m256 sums, __m256i row, __m256i column_exponents, float
 
 // The integer sums of a block over two vectors of columns, for kRows rows of a tile of ROWS.
 // kSteps: how many steps fit 16 bits; all of a block do without sums in 32 bits beside them, which
-// leaves registers for 6 rows.
+// leaves registers for more rows.
 template <int kRows, int kSteps>
 inline void sum_block(const std::byte* data, const std::byte* w, int rows,
                       __m256i (&sums)[kRows][2]) {
@@ -191,7 +191,7 @@ inline void sum_block(const std::byte* data, const std::byte* w, int rows,
     for (int s = begin; s < begin + kSteps; ++s) {
       const __m256i w0 = load(w + s * 4 * kVector);
       const __m256i w1 = load(w + s * 4 * kVector + kVector);
-#pragma GCC unroll 6
+#pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         const __m256i x = broadcast(data + (s * rows + r) * kStep);
         const __m256i p0 = _mm256_maddubs_epi16(w0, x), p1 = _mm256_maddubs_epi16(w1, x);
@@ -210,10 +210,17 @@ inline void sum_block(const std::byte* data, const std::byte* w, int rows,
   }
 }
 
-// Rows kFirst to kFirst + kCount of a tile of kRows.
+// The rows of a tile of kRows from kFirst on, as many at a time as there are registers for: calls
+// USE(first, count), both std::integral_constant.
+template <int kRows, int kMost, int kFirst = 0, typename Use>
+inline void for_each_part(const Use& use) {
+  constexpr int kCount = std::min(kMost, kRows - kFirst);
+  use(std::integral_constant<int, kFirst>(), std::integral_constant<int, kCount>());
+  if constexpr (kFirst + kCount < kRows) for_each_part<kRows, kMost, kFirst + kCount>(use);
+}
+
 template <int kRows, int kFirst, int kCount, int kSteps>
 void multiply_integer_part(const TileProduct& p) {
-  constexpr int64_t kTileBytes = tile_block_bytes(true, kWideBytes, kRows);
   const __m256i shift = _mm256_set1_epi32(integer_shift(p.weight_format) << 23);
   const int64_t starts = starts_offset(p.weight_format, kRows);
   for (int64_t half = 0; half < 2; ++half) {
@@ -235,30 +242,20 @@ void multiply_integer_part(const TileProduct& p) {
           add_scaled(sum, row, exponents[v], c + r * kPanel + v * 8);
         }
       }
-      a += kTileBytes;
+      a += tile_block_bytes(true, kWideBytes, kRows);
       w += 1024;
     }
   }
 }
 
-template <int kRows, int kSteps>
-void multiply_integer_rows(const TileProduct& p) {
-  if constexpr (kSteps == 8 || kRows <= 3) {
-    multiply_integer_part<kRows, 0, kRows, kSteps>(p);
-  } else {
-    multiply_integer_part<kRows, 0, 3, kSteps>(p);
-    multiply_integer_part<kRows, 3, kRows - 3, kSteps>(p);
-  }
-}
-
-template <int kRows>
-void multiply_wide_rows(const TileProduct& p) {
+template <int kRows, int kFirst, int kCount>
+void multiply_wide_part(const TileProduct& p) {
   for (int64_t half = 0; half < 2; ++half) {
-    const std::byte* a = p.a;
+    const std::byte* a = p.a + 4 * kFirst;
     const std::byte* w = p.w + half * 2 * kVector;
-    float* const c = p.c + half * kHalf;
-    __m256 sums[kRows][2];
-    for (int r = 0; r < kRows; ++r) {
+    float* const c = p.c + kFirst * kPanel + half * kHalf;
+    __m256 sums[kCount][2];
+    for (int r = 0; r < kCount; ++r) {
       for (int v = 0; v < 2; ++v) sums[r][v] = _mm256_loadu_ps(c + r * kPanel + v * 8);
     }
     for (int64_t b = 0; b < p.blocks; ++b) {
@@ -266,7 +263,7 @@ void multiply_wide_rows(const TileProduct& p) {
       for (int s = 0; s < kBlock; ++s) {
         const __m256 w0 = _mm256_castsi256_ps(load(w));
         const __m256 w1 = _mm256_castsi256_ps(load(w + kVector));
-        for (int r = 0; r < kRows; ++r) {
+        for (int r = 0; r < kCount; ++r) {
           const __m256 x = _mm256_castsi256_ps(broadcast(a + r * 4));
           sums[r][0] = _mm256_fmadd_ps(w0, x, sums[r][0]);
           sums[r][1] = _mm256_fmadd_ps(w1, x, sums[r][1]);
@@ -275,30 +272,41 @@ void multiply_wide_rows(const TileProduct& p) {
         w += 4 * kVector;
       }
     }
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kCount; ++r) {
       for (int v = 0; v < 2; ++v) _mm256_storeu_ps(c + r * kPanel + v * 8, sums[r][v]);
     }
   }
 }
 
-template <int kSteps>
-void multiply_integer_steps(const TileProduct& p) {
-  constexpr void (*kByRows[])(const TileProduct&) = {
-      multiply_integer_rows<1, kSteps>, multiply_integer_rows<2, kSteps>,
-      multiply_integer_rows<3, kSteps>, multiply_integer_rows<4, kSteps>,
-      multiply_integer_rows<5, kSteps>, multiply_integer_rows<6, kSteps>};
-  kByRows[p.rows - 1](p);
+template <int kRows>
+void multiply_integer_rows(const TileProduct& p) {
+  if (p.weight_format == mx::Format::kE2M1) {
+    for_each_part<kRows, 4>(
+        [&](auto first, auto count) { multiply_integer_part<kRows, first(), count(), 8>(p); });
+  } else {
+    for_each_part<kRows, 3>(
+        [&](auto first, auto count) { multiply_integer_part<kRows, first(), count(), 2>(p); });
+  }
+}
+
+template <int kRows>
+void multiply_wide_rows(const TileProduct& p) {
+  for_each_part<kRows, 4>(
+      [&](auto first, auto count) { multiply_wide_part<kRows, first(), count()>(p); });
 }
 
 void multiply_integer(const TileProduct& p) {
-  p.weight_format == mx::Format::kE2M1 ? multiply_integer_steps<8>(p)
-                                       : multiply_integer_steps<2>(p);
+  constexpr void (*kByRows[])(const TileProduct&) = {
+      multiply_integer_rows<1>, multiply_integer_rows<2>, multiply_integer_rows<3>,
+      multiply_integer_rows<4>, multiply_integer_rows<5>, multiply_integer_rows<6>,
+      multiply_integer_rows<7>, multiply_integer_rows<8>};
+  kByRows[p.rows - 1](p);
 }
 
 void multiply_wide(const TileProduct& p) {
-  constexpr void (*kByRows[])(const TileProduct&) = {multiply_wide_rows<1>, multiply_wide_rows<2>,
-                                                     multiply_wide_rows<3>, multiply_wide_rows<4>,
-                                                     multiply_wide_rows<5>, multiply_wide_rows<6>};
+  constexpr void (*kByRows[])(const TileProduct&) = {
+      multiply_wide_rows<1>, multiply_wide_rows<2>, multiply_wide_rows<3>, multiply_wide_rows<4>,
+      multiply_wide_rows<5>, multiply_wide_rows<6>, multiply_wide_rows<7>, multiply_wide_rows<8>};
   kByRows[p.rows - 1](p);
 }
 

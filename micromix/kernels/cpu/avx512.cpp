@@ -46,7 +46,7 @@ inline __m512i broadcast(const std::byte* value) {
 template <int kRows, typename Use>
 inline void for_each_sum(const Use& use) {
   static_assert(kRows <= kTileRows);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) use(r, h);
@@ -125,11 +125,11 @@ inline __m512 sum_of(__m512 a, __m512 b) {
   return _mm512_add_ps(a, b);
 }
 
-// Rows that are multiplied together by an expanded block, before a tile's others. Scaling their
-// sums takes as many instructions as their products: half a tile's find room among the other half's
-// products, all of a tile's fill the schedulers.
+// Rows of a tile that an expanded block meets at a time. Scaling the sums of a block takes as many
+// instructions as its products: half a tile's find room among the other half's products, all of a
+// tile's fill the schedulers.
 template <int kRows>
-inline constexpr int kTogether = kRows <= 4 ? kRows : 3;
+inline constexpr int kHalf = kRows <= kTileRows / 2 ? kRows : (kRows + 1) / 2;
 
 // Adds all chains to the first.
 template <typename Vector, int kCount, int kRows>
@@ -197,11 +197,11 @@ void multiply_integer_rows(const TileProduct& p) {
   for (int64_t b = 0; b < p.blocks; ++b) {
     const uint8_t* const scales = p.scales + b * kPanel;
     prefetch_rows<kRows, true>(p, a, b);
-    IntegerBlock<kRows, 0, kTogether<kRows>> block(p.weight_format, a);
+    IntegerBlock<kRows, 0, kHalf<kRows>> block(p.weight_format, a);
     block.add_steps(w);
     block.finish(scaling, scales, sums);
-    if constexpr (kTogether<kRows> < kRows) {
-      IntegerBlock<kRows, kTogether<kRows>, kRows - kTogether<kRows>> rest(p.weight_format, a);
+    if constexpr (kHalf<kRows> < kRows) {
+      IntegerBlock<kRows, kHalf<kRows>, kRows - kHalf<kRows>> rest(p.weight_format, a);
       rest.add_steps(again(w));
       rest.finish(scaling, scales, sums);
     }
@@ -221,11 +221,12 @@ inline void prefetch_ahead(const uint8_t* codes) {
   prefetch_block<kBits, _MM_HINT_NTA>(codes + kAhead);
 }
 
-// As multiply_integer_rows(); long chains would hide little of the memory's latency too.
-template <int kBits, int kRows, bool kKeeps = false>
+// As multiply_integer_rows(); of more than kPackedRows the first half leaves the block expanded,
+// for the other one and for other tiles.
+template <int kBits, int kRows>
 void multiply_packed_integer_rows(const TileProduct& p) {
-  // Without an expanded copy all rows must take a vector while it is in its register.
-  constexpr int kFirstRows = kKeeps ? kTogether<kRows> : kRows;
+  constexpr bool kKeeps = kRows > kPackedRows;
+  constexpr int kFirst = kKeeps ? kHalf<kRows> : kRows;
   const __m512i table = integer_table_of(p.weight_format);  // a call, which would spill sums
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
@@ -239,7 +240,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
     } else {
       prefetch_ahead<kBits>(codes);
     }
-    IntegerBlock<kRows, 0, kFirstRows, kKeeps ? 1 : kChains<kRows>> block(p.weight_format, a);
+    IntegerBlock<kRows, 0, kFirst, kKeeps ? 1 : kChains<kRows>> block(p.weight_format, a);
     for_each_step<kBits>(codes, [&](int step, __m512i codes0, __m512i codes1) {
       const __m512i w0 = _mm512_permutexvar_epi8(codes0, table);
       const __m512i w1 = _mm512_permutexvar_epi8(codes1, table);
@@ -251,7 +252,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
     });
     block.finish(scaling, scales, sums);
     if constexpr (kKeeps) {
-      IntegerBlock<kRows, kFirstRows, kRows - kFirstRows> rest(p.weight_format, a);
+      IntegerBlock<kRows, kFirst, kRows - kFirst> rest(p.weight_format, a);
       rest.add_steps(again(out));
       rest.finish(scaling, scales, sums);
       out += kBlockVectors * kVector;
@@ -262,21 +263,41 @@ void multiply_packed_integer_rows(const TileProduct& p) {
   sums.store(p.c);
 }
 
-// A pair of channels: A [rows] by W [2 x 16 columns].
-template <int kRows>
-inline void add_pair(const std::byte* a, const std::byte* w, __m512 (&sum)[kRows][2]) {
-  const auto w0 = reinterpret_cast<__m512bh>(_mm512_load_si512(w));
-  const auto w1 = reinterpret_cast<__m512bh>(_mm512_load_si512(w + kVector));
-  for (int r = 0; r < kRows; ++r) {
-    const auto x = reinterpret_cast<__m512bh>(broadcast(a + r * 4));
-    sum[r][0] = _mm512_dpbf16_ps(sum[r][0], w0, x);
-    sum[r][1] = _mm512_dpbf16_ps(sum[r][1], w1, x);
+// Of kRows rows of a tile, kCount, from kFirst on, times COUNT blocks from block FIRST on, onto
+// SUMS.
+//
+// Odd pairs have sums of their own: two pipes with a latency of 6 clocks need 12 sums to be kept
+// busy, of which half a tile has 8 in one chain of additions each.
+template <int kFirst, int kCount, int kRows>
+inline void add_wide(const TileProduct& p, int64_t first, int64_t count, const std::byte* a,
+                     const std::byte* w, Sums<kRows>& sums) {
+  const auto add_pair = [](const std::byte* rows, const std::byte* columns, auto& sum, int at) {
+    const __m512i w[] = {_mm512_load_si512(columns), _mm512_load_si512(columns + kVector)};
+    for_each_sum<kCount>([&](int r, int h) {
+      sum[at + r][h] =
+          _mm512_dpbf16_ps(sum[at + r][h], reinterpret_cast<__m512bh>(w[h]),
+                           reinterpret_cast<__m512bh>(broadcast(rows + (kFirst + r) * 4)));
+    });
+  };
+  __m512 odd[kCount][2] = {};
+  for (int64_t b = 0; b < count; ++b) {
+    if constexpr (kFirst == 0) prefetch_rows<kRows, false>(p, a, first + b);
+    a += 4 * kRows;  // exponents
+#pragma GCC unroll 2
+    for (int s = 0; s < 8; ++s) {
+      add_pair(a, w, sums.sum, kFirst);
+      add_pair(a + 4 * kRows, w + 2 * kVector, odd, 0);
+      a += 8 * kRows;
+      w += 4 * kVector;
+    }
   }
+  for_each_sum<kCount>([&](int r, int h) {
+    sums.sum[kFirst + r][h] = _mm512_add_ps(sums.sum[kFirst + r][h], odd[r][h]);
+  });
 }
 
-// Odd pairs have sums of their own: two pipes with a latency of 6 clocks need 12 sums to be kept
-// busy, which one chain of additions an output just gives, so that every delay is lost. They are
-// joined so often that chunks are whole numbers of it: where one ends makes no difference.
+// Chains are joined so often that chunks are whole numbers of it: where one ends makes no
+// difference.
 template <int kRows>
 void multiply_wide_rows(const TileProduct& p) {
   constexpr int64_t kJoined = 4;  // blocks
@@ -284,20 +305,13 @@ void multiply_wide_rows(const TileProduct& p) {
   const std::byte* a = p.a;
   const std::byte* w = p.w;
   for (int64_t first = 0; first < p.blocks; first += kJoined) {
-    __m512 odd[kRows][2] = {};
-    for (int64_t b = first; b < std::min(first + kJoined, p.blocks); ++b) {
-      prefetch_rows<kRows, false>(p, a, b);
-      a += 4 * kRows;  // exponents
-#pragma GCC unroll 2
-      for (int s = 0; s < 8; ++s) {
-        add_pair(a, w, sums.sum);
-        add_pair(a + 4 * kRows, w + 2 * kVector, odd);
-        a += 8 * kRows;
-        w += 4 * kVector;
-      }
+    const int64_t count = std::min(kJoined, p.blocks - first);
+    add_wide<0, kHalf<kRows>>(p, first, count, a, w, sums);
+    if constexpr (kHalf<kRows> < kRows) {
+      add_wide<kHalf<kRows>, kRows - kHalf<kRows>>(p, first, count, a, w, sums);
     }
-    for_each_sum<kRows>(
-        [&](int r, int h) { sums.sum[r][h] = _mm512_add_ps(sums.sum[r][h], odd[r][h]); });
+    a += count * tile_block_bytes(false, kWideBytes, kRows);
+    w += count * panel_block_bytes(false, kWideBytes);
   }
   sums.store(p.c);
 }
@@ -362,15 +376,13 @@ void multiply_packed_integer_bits(const TileProduct& p) {
   constexpr void (*kByRows[])(const TileProduct&) = {
       multiply_packed_integer_rows<kBits, 1>, multiply_packed_integer_rows<kBits, 2>,
       multiply_packed_integer_rows<kBits, 3>, multiply_packed_integer_rows<kBits, 4>,
-      multiply_packed_integer_rows<kBits, 5>, multiply_packed_integer_rows<kBits, 6>};
-  if (p.expanded != nullptr) {
-    assert(p.rows == kTileRows);
-    return multiply_packed_integer_rows<kBits, kTileRows, true>(p);
-  }
+      multiply_packed_integer_rows<kBits, 5>, multiply_packed_integer_rows<kBits, 6>,
+      multiply_packed_integer_rows<kBits, 7>, multiply_packed_integer_rows<kBits, 8>};
   kByRows[p.rows - 1](p);
 }
 
 void multiply_packed_integer(const TileProduct& p) {
+  assert((p.expanded == nullptr) == (p.rows <= kPackedRows));
   p.weight_format == mx::Format::kE2M1 ? multiply_packed_integer_bits<4>(p)
                                        : multiply_packed_integer_bits<6>(p);
 }
@@ -385,6 +397,7 @@ void multiply_packed_wide_bits(const TileProduct& p) {
 }
 
 void multiply_packed_wide(const TileProduct& p) {
+  assert(p.rows <= kPackedRows);
   switch (mx::traits(p.weight_format).bits) {
     case 4:
       return multiply_packed_wide_bits<4>(p);
@@ -398,14 +411,15 @@ void multiply_packed_wide(const TileProduct& p) {
 void multiply_integer(const TileProduct& p) {
   constexpr void (*kByRows[])(const TileProduct&) = {
       multiply_integer_rows<1>, multiply_integer_rows<2>, multiply_integer_rows<3>,
-      multiply_integer_rows<4>, multiply_integer_rows<5>, multiply_integer_rows<6>};
+      multiply_integer_rows<4>, multiply_integer_rows<5>, multiply_integer_rows<6>,
+      multiply_integer_rows<7>, multiply_integer_rows<8>};
   kByRows[p.rows - 1](p);
 }
 
 void multiply_wide(const TileProduct& p) {
-  constexpr void (*kByRows[])(const TileProduct&) = {multiply_wide_rows<1>, multiply_wide_rows<2>,
-                                                     multiply_wide_rows<3>, multiply_wide_rows<4>,
-                                                     multiply_wide_rows<5>, multiply_wide_rows<6>};
+  constexpr void (*kByRows[])(const TileProduct&) = {
+      multiply_wide_rows<1>, multiply_wide_rows<2>, multiply_wide_rows<3>, multiply_wide_rows<4>,
+      multiply_wide_rows<5>, multiply_wide_rows<6>, multiply_wide_rows<7>, multiply_wide_rows<8>};
   kByRows[p.rows - 1](p);
 }
 

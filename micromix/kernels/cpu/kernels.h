@@ -26,8 +26,12 @@ namespace micromix::kernels::cpu {
 
 // Output columns (rows of W) of a panel: two AVX-512 vectors.
 inline constexpr int64_t kPanel = 32;
-// Rows of an activation tile: 6 x 32 sums, their block sums and operands fill 32 registers.
-inline constexpr int kTileRows = 6;
+// Rows of an activation tile: 8 of BF16 are a vector of 16 bytes when it is quantized, and batches
+// and chunks of prompts are whole numbers of them.
+inline constexpr int kTileRows = 8;
+// Up to so many rows take a weight's packed blocks in registers: their sums and those of a block
+// fit.
+inline constexpr int kPackedRows = 6;
 // Channels that share a 32-bit lane of the integer kernel.
 inline constexpr int kStep = 4;
 
@@ -60,7 +64,7 @@ constexpr int integer_offset(mx::Format format) {
   return format == mx::Format::kE2M1 ? 12 : 60;
 }
 
-// Activations lie in tiles of up to 6 rows, all their blocks one after another. A block of a tile
+// Activations lie in tiles of up to 8 rows, all their blocks one after another. A block of a tile
 // of R rows, WIDE_BYTES being the size of a wide value:
 //   int32 [R]        (sx - 127 - integer shift) << 23; wide: without a shift
 //   int32 [2][R]     integer only: where block sums start, for weights of offset 12 and of 60
@@ -107,7 +111,7 @@ struct TileProduct {
   mx::Format weight_format;
   float* c;
   const std::byte* next = a;  // a hint: blocks of the tile that is multiplied after this one
-  // Of 6 rows and packed integer blocks: where these are left expanded, or null.
+  // Of packed integer blocks and more than kPackedRows: where these are left expanded.
   std::byte* expanded = nullptr;
 };
 
@@ -129,8 +133,9 @@ struct Kernels {
 
   void (*multiply_integer)(const TileProduct& product);
   void (*multiply_wide)(const TileProduct& product);
-  // The same from packed blocks, expanded in registers: for weights that are used once, or that a
-  // first tile expands for others, in the shadow of its products. Null where that is not faster.
+  // The same from packed blocks, expanded in registers: for weights that up to kPackedRows use
+  // once, or integers that a first tile expands for others, in the shadow of its products. Null
+  // where that is not faster.
   void (*multiply_packed_integer)(const TileProduct& product);
   void (*multiply_packed_wide)(const TileProduct& product);
   // C [1][32] += one row times COLUMNS rows of BF16, STRIDE bytes apart, that begin at W; C's other
@@ -145,7 +150,7 @@ struct Kernels {
   RowFlags (*quantize_row)(const float* x, const int32_t* permutation, mx::ScaleRule rule,
                            std::span<const TileSegment> segments, std::byte* out);
 
-  // The same of 2 to 6 rows [k] at once, as a tile; SCRATCH has room for 16 k bytes, aligned to 64.
+  // The same of 2 to 8 rows [k] at once, as a tile; SCRATCH has room for 16 k bytes, aligned to 64.
   // False where a scale is not common or a segment is BF16: OUT is anything then. Null where
   // nothing is faster than row by row.
   bool (*quantize_tile)(const float* const* rows, int count, int64_t k, const int32_t* permutation,

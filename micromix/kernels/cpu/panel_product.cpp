@@ -11,11 +11,11 @@ namespace {
 
 // Bytes of expanded blocks that stay in the first-level cache while rows and their sums pass. What
 // is left, 16 KiB, is enough for those; where rows are few, packed bytes pass too, faster than the
-// cache can drop them, and from five tiles on that is slower than an end after half as many blocks.
+// cache can drop them, and from four tiles on that is slower than an end after half as many blocks.
 constexpr int64_t kExpandedBytes = 16 << 10, kMostExpandedBytes = 32 << 10;
 int64_t expanded_bytes(int64_t rows) {
   static const bool kFitsMost = sysconf(_SC_LEVEL1_DCACHE_SIZE) >= (48 << 10);
-  return rows > 4 * kTileRows && kFitsMost ? kMostExpandedBytes : kExpandedBytes;
+  return rows > 3 * kTileRows && kFitsMost ? kMostExpandedBytes : kExpandedBytes;
 }
 
 }  // namespace
@@ -40,13 +40,13 @@ bool PanelProduct::is_tiny(int64_t row, int64_t count) const {
 
 bool PanelProduct::begins_with_packed(const TileSegment& segment) const {
   return kernels_.multiply_packed_integer != nullptr && !some_tiny_ &&
-         (is_single_tile() || segment.integer);
+         (has_few_rows() || segment.integer);
 }
 
 int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
   int64_t bytes = expanded_bytes(part_.rows);
   // A weight that is used once, unless it is taken in registers.
-  if (is_single_tile() && kernels_.multiply_packed_integer == nullptr) bytes /= 2;
+  if (part_.rows <= kTileRows && kernels_.multiply_packed_integer == nullptr) bytes /= 2;
   return bytes / panel_block_bytes(segment.integer, kernels_.wide_bytes);
 }
 
@@ -71,7 +71,7 @@ void PanelProduct::add_blocks(const TileSegment& segment, const Blocks& blocks, 
     const bool any = some_tiny_ && is_tiny(part_.first_row + i, product.rows);
     if (i == 0 && packed) {
       product.w = reinterpret_cast<const std::byte*>(blocks.codes);
-      product.expanded = is_single_tile() ? nullptr : expanded_;
+      product.expanded = has_few_rows() ? nullptr : expanded_;
       (segment.integer ? kernels_.multiply_packed_integer : kernels_.multiply_packed_wide)(product);
     } else if (segment.integer) {
       (any ? kernels_.multiply_integer_any : kernels_.multiply_integer)(product);

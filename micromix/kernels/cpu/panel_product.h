@@ -2,8 +2,8 @@
 // thread's part of a product.
 //
 // A panel is expanded some blocks at a time into a buffer that stays in the first-level cache, and
-// every tile of rows passes it; rows, and the sums of the panels, wait in the second level. A
-// single tile takes its panels in registers instead. The order of an output's additions depends on
+// every tile of rows passes it; rows, and the sums of the panels, wait in the second level. Few
+// rows take their panels in registers instead. The order of an output's additions depends on
 // nothing but the number of rows, so results are equal run to run.
 #pragma once
 
@@ -19,7 +19,7 @@ namespace micromix::kernels::cpu {
 
 // 264 rows, of which 1024 channels as integers take 363 KiB, and their sums for 4 panels, 132 KiB,
 // stay in a second-level cache of 1 MiB while those panels pass.
-inline constexpr int64_t kMostRows = 44 * kTileRows;
+inline constexpr int64_t kMostRows = 33 * kTileRows;
 inline constexpr int64_t kMostPanels = 4;
 
 struct Part {
@@ -56,7 +56,7 @@ class PanelProduct {
     assert(segment.blocks > 0);
     const bool packed =
         weights.codes(part_.first_panel, 0) != nullptr && begins_with_packed(segment);
-    const int64_t together = packed && is_single_tile() ? segment.blocks : blocks_together(segment);
+    const int64_t together = packed && has_few_rows() ? segment.blocks : blocks_together(segment);
     const bool last_segment = segment_ + 1 == tiles_.segments().size();
     for (int64_t block = 0; block < segment.blocks; block += together) {
       const int64_t blocks = std::min(together, segment.blocks - block);
@@ -86,7 +86,7 @@ class PanelProduct {
     const uint8_t* scales;
   };
 
-  bool is_single_tile() const { return part_.rows <= kTileRows; }
+  bool has_few_rows() const { return part_.rows <= kPackedRows; }
   // Whether the first tile, of common scales, takes packed blocks: as the only one, or integers,
   // which it expands for the others.
   bool begins_with_packed(const TileSegment& segment) const;

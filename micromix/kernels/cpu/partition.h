@@ -46,7 +46,7 @@ class Partition {
  private:
   // Up to so many, reading weights is what takes longest. Nothing is allocated then.
   bool few_rows() const {
-    return m_ <= 8 * kTileRows;
+    return m_ <= 6 * kTileRows;
   }
   // A panel of all rows, counted through all products.
   Share panel_at(int64_t index) const;

@@ -13,6 +13,7 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "micromix/kernels/cpu/kernels.h"
 #include "micromix/kernels/cpu/panels.h"

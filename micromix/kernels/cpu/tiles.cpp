@@ -41,8 +41,8 @@ void interleave_rows(const std::byte* rows, int64_t row_bytes, std::byte* out) {
 
 void interleave(const std::byte* rows, int count, int64_t row_bytes, std::byte* out) {
   constexpr void (*kByRows[])(const std::byte*, int64_t, std::byte*) = {
-      interleave_rows<1>, interleave_rows<2>, interleave_rows<3>,
-      interleave_rows<4>, interleave_rows<5>, interleave_rows<6>};
+      interleave_rows<1>, interleave_rows<2>, interleave_rows<3>, interleave_rows<4>,
+      interleave_rows<5>, interleave_rows<6>, interleave_rows<7>, interleave_rows<8>};
   kByRows[count - 1](rows, row_bytes, out);
 }
 

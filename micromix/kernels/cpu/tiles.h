@@ -34,7 +34,7 @@ class Tiles {
     set_rows(plan, first, rows);
   }
 
-  // The tile that begins at ROW, a multiple of 6, has this many rows.
+  // The tile that begins at ROW, a multiple of kTileRows, has this many rows.
   int rows_at(int64_t row) const {
     return static_cast<int>(std::min<int64_t>(kTileRows, m_ - row));
   }
