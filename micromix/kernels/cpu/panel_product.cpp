@@ -68,6 +68,7 @@ void PanelProduct::add_blocks(const TileSegment& segment, const Blocks& blocks, 
                               bool last) const {
   for (int64_t i = 0; i < part_.rows; i += kTileRows) {
     TileProduct product = product_of(blocks, i);
+    if (last) prefetch_outputs(blocks.panel, i, product.rows);
     const bool any = some_tiny_ && is_tiny(part_.first_row + i, product.rows);
     if (i == 0 && packed) {
       product.w = reinterpret_cast<const std::byte*>(blocks.codes);
@@ -98,6 +99,14 @@ bool PanelProduct::add_dense_row(const DenseWeight& weight) {
     store(panel, 0, 1);
   }
   return true;
+}
+
+void PanelProduct::prefetch_outputs(int64_t panel, int64_t i, int64_t rows) const {
+  const float* y = outputs_.y + (part_.first_row + i) * outputs_.n + panel * kPanel;
+  for (int64_t r = 0; r < rows; ++r, y += outputs_.n) {
+    __builtin_prefetch(y, 1);
+    __builtin_prefetch(y + kPanel / 2, 1);
+  }
 }
 
 void PanelProduct::store(int64_t panel, int64_t i, int64_t rows) const {

@@ -107,7 +107,10 @@ class PanelProduct {
   // blocks a tile's outputs follow at once: written all together they would have to wait for
   // memory.
   void add_blocks(const TileSegment& segment, const Blocks& blocks, bool packed, bool last) const;
-  // Writes PANEL's outputs of ROWS rows, from row I of the part on.
+  // Asks for the lines that PANEL's outputs of ROWS rows, from row I of the part on, will be
+  // written to, before the tile is multiplied: with its sums they are as many stores as may wait.
+  void prefetch_outputs(int64_t panel, int64_t i, int64_t rows) const;
+  // Writes them.
   void store(int64_t panel, int64_t i, int64_t rows) const;
 
   const Kernels& kernels_;
