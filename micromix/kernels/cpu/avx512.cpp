@@ -348,26 +348,27 @@ void multiply_packed_wide_rows(const TileProduct& p) {
 }
 
 // A wide tile of one row holds its BF16 values one after another, as the weight's rows do: no
-// transposition for weights that are used once.
+// transposition for weights that are used once. Row by row, so that memory is read from end to end:
+// of eight rows at a time, short ones, hardware found no stream.
 void multiply_dense_row(const TileProduct& p, int64_t stride, int64_t columns) {
-  constexpr int kTogether = 8;
-  for (int64_t j = 0; j < columns; j += kTogether) {
-    const std::byte* rows[kTogether];
-    for (int i = 0; i < kTogether; ++i) rows[i] = p.w + std::min(j + i, columns - 1) * stride;
-    __m512 acc[kTogether] = {};
-    const std::byte* a = p.a + 4;  // behind the first exponent
-    for (int64_t b = 0; b < p.blocks; ++b, a += tile_block_bytes(false, kWideBytes, 1)) {
-      const auto x = reinterpret_cast<__m512bh>(_mm512_loadu_si512(a));
-      for (int i = 0; i < kTogether; ++i) {
-        // Of the rows after these: short rows end before hardware has found their streams.
-        const std::byte* const ahead = rows[i] + kTogether * stride + b * kVector;
-        _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_NTA);
-        const auto w = reinterpret_cast<__m512bh>(_mm512_loadu_si512(rows[i] + b * kVector));
-        acc[i] = _mm512_dpbf16_ps(acc[i], w, x);
-      }
+  constexpr int kSums = kChains<1>;
+  const std::byte* const a = p.a + 4;  // behind the first exponent
+  for (int64_t j = 0; j < columns; ++j) {
+    const std::byte* const row = p.w + j * stride;
+    __m512 acc[kSums] = {};
+    const auto add_block = [&](int64_t b, __m512& sum) {
+      const void* const x = a + b * tile_block_bytes(false, kWideBytes, 1);
+      sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_loadu_si512(row + b * kVector)),
+                             reinterpret_cast<__m512bh>(_mm512_loadu_si512(x)));
+    };
+    int64_t b = 0;
+    for (; b + kSums <= p.blocks; b += kSums) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kSums; ++i) add_block(b + i, acc[i]);
     }
-    const int64_t count = std::min<int64_t>(kTogether, columns - j);
-    for (int64_t i = 0; i < count; ++i) p.c[j + i] += _mm512_reduce_add_ps(acc[i]);
+    for (; b < p.blocks; ++b) add_block(b, acc[0]);
+    for (int i = 1; i < kSums; ++i) acc[0] = _mm512_add_ps(acc[0], acc[i]);
+    p.c[j] += _mm512_reduce_add_ps(acc[0]);
   }
 }
 
