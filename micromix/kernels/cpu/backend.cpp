@@ -137,7 +137,7 @@ class CpuBackend final : public HostBackend {
     const bool quantizes = !plan.segments.empty();
     const bool keeps = plan.keep_rows || !quantizes;
     of_cpu.rows.resize(keeps ? m * plan.k : 0);
-    if (quantizes) of_cpu.mixed.reset(kernels_, plan, m);
+    if (quantizes) of_cpu.mixed.reset(kernels_, plan, m, cpu::shares_rows(m));
     const auto make_row = [&](int64_t i) {
       thread_local std::vector<float> buffer;
       buffer.resize(kTileRows * plan.k);
@@ -160,7 +160,7 @@ class CpuBackend final : public HostBackend {
     assert(static_cast<int64_t>(input.rows.size()) == input.m * input.plan->k);
     InputPlan plan;
     plan.k = input.plan->k;
-    input.dense.reset(kernels_, plan, input.m);
+    input.dense.reset(kernels_, plan, input.m, cpu::shares_rows(input.m));
     const auto padded_row = [&](int64_t i) -> const float* {
       if (plan.k == input.dense.k()) return input.rows.data() + i * plan.k;
       thread_local std::vector<float> buffer;

@@ -150,11 +150,12 @@ struct Kernels {
   RowFlags (*quantize_row)(const float* x, const int32_t* permutation, mx::ScaleRule rule,
                            std::span<const TileSegment> segments, std::byte* out);
 
-  // The same of 2 to 8 rows [k] at once, as a tile; SCRATCH has room for 16 k bytes, aligned to 64.
-  // False where a scale is not common or a segment is BF16: OUT is anything then. Null where
-  // nothing is faster than row by row.
+  // The same of 2 to 8 rows [k] at once, as a tile, which other threads will read too where it is
+  // SHARED; SCRATCH has room for 16 k bytes, it and OUT are aligned to 64 and to 32. False where a
+  // scale is not common or a segment is BF16: OUT is anything then. Null where nothing is faster
+  // than row by row.
   bool (*quantize_tile)(const float* const* rows, int count, int64_t k, const int32_t* permutation,
-                        mx::ScaleRule rule, std::span<const TileSegment> segments,
+                        mx::ScaleRule rule, std::span<const TileSegment> segments, bool shared,
                         std::byte* scratch, std::byte* out);
 
   // Y [rows][columns], rows STRIDE floats apart, = SUMS [rows][32] + BIAS ([columns], or null),

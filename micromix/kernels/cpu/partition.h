@@ -13,6 +13,10 @@
 
 namespace micromix::kernels::cpu {
 
+// Whether threads multiply rows that others have quantized: where there are fewer passes over rows
+// than threads.
+bool shares_rows(int64_t m);
+
 class Partition {
  public:
   struct Share {

@@ -46,9 +46,10 @@ void interleave(const std::byte* rows, int count, int64_t row_bytes, std::byte* 
   kByRows[count - 1](rows, row_bytes, out);
 }
 
-void Tiles::reset(const Kernels& kernels, const InputPlan& plan, int64_t m) {
+void Tiles::reset(const Kernels& kernels, const InputPlan& plan, int64_t m, bool shared) {
   kernels_ = &kernels;
   m_ = m;
+  shared_ = shared;
   segments_.clear();
   for (const InputPlan::Segment& segment : plan.segments) {
     segments_.push_back(
@@ -72,7 +73,7 @@ void Tiles::set_rows(const InputPlan& plan, int64_t first, const float* const* r
   const int32_t* const permutation = gathers ? plan.permutation.data() : nullptr;
   if (count > 1 && kernels_->quantize_tile != nullptr) {
     scratch.reserve(16 * k_);
-    if (kernels_->quantize_tile(rows, count, k_, permutation, plan.scale_rule, segments_,
+    if (kernels_->quantize_tile(rows, count, k_, permutation, plan.scale_rule, segments_, shared_,
                                 scratch.bytes(), tile(first))) {
       std::fill_n(flags_.begin() + first, count, RowFlags{});
       return;

@@ -17,8 +17,9 @@ void interleave(const std::byte* rows, int count, int64_t row_bytes, std::byte* 
 class Tiles {
  public:
   // Makes room for M rows of PLAN's segments; without segments, for BF16 rows, filled up with zeros
-  // to a multiple of 32 channels. Rows that were set are lost.
-  void reset(const Kernels& kernels, const InputPlan& plan, int64_t m);
+  // to a multiple of 32 channels. Rows that were set are lost. SHARED: threads will read rows that
+  // others set.
+  void reset(const Kernels& kernels, const InputPlan& plan, int64_t m, bool shared);
 
   const std::vector<TileSegment>& segments() const { return segments_; }
   // Channels, filled up.
@@ -50,6 +51,7 @@ class Tiles {
 
   const Kernels* kernels_ = nullptr;
   int64_t m_ = 0;
+  bool shared_ = false;
   int64_t k_ = 0;
   std::vector<TileSegment> segments_;
   int64_t row_bytes_ = 0;  // a tile of R rows has R times as many
