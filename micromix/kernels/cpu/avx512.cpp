@@ -272,10 +272,10 @@ template <int kFirst, int kCount, int kRows>
 inline void add_wide(const TileProduct& p, int64_t first, int64_t count, const std::byte* a,
                      const std::byte* w, Sums<kRows>& sums) {
   const auto add_pair = [](const std::byte* rows, const std::byte* columns, auto& sum, int at) {
-    const __m512i w[] = {_mm512_load_si512(columns), _mm512_load_si512(columns + kVector)};
+    const __m512i vectors[] = {_mm512_load_si512(columns), _mm512_load_si512(columns + kVector)};
     for_each_sum<kCount>([&](int r, int h) {
       sum[at + r][h] =
-          _mm512_dpbf16_ps(sum[at + r][h], reinterpret_cast<__m512bh>(w[h]),
+          _mm512_dpbf16_ps(sum[at + r][h], reinterpret_cast<__m512bh>(vectors[h]),
                            reinterpret_cast<__m512bh>(broadcast(rows + (kFirst + r) * 4)));
     });
   };
