@@ -90,7 +90,7 @@ TEST_P(EveryBackend, OneHotActivationsReturnTheWeight) {
           std::vector<float> y(64 * 5), few(64 * 5);
           backend.multiply(*linear, *backend.input(plan, 64, x.data()), y.data());
           // As few rows at a time as kernels have paths of their own for.
-          for (int64_t row = 0, m = 1; row < 64; row += m, m = std::min(m % 6 + 1, 64 - row)) {
+          for (int64_t row = 0, m = 1; row < 64; row += m, m = std::min(m % 8 + 1, 64 - row)) {
             backend.multiply(*linear, *backend.input(plan, m, x.data() + row * 64),
                              few.data() + row * 5);
           }
@@ -262,14 +262,16 @@ TEST_P(EveryBackend, NanScaleMakesItsOutputsNan) {
 
 TEST_P(EveryBackend, ResultDoesNotDependOnThreads) {
   Random random(7);
-  const std::vector<SegmentShape> shapes = {{mx::Format::kE3M2, mx::Format::kE3M2, 1536}};
+  const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 512},
+                                            {mx::Format::kE2M3, mx::Format::kE2M3, 512},
+                                            {mx::Format::kE3M2, mx::Format::kE3M2, 512}};
   const auto weight = random_weight(random, 130, shapes, 120, 134, true);
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
   const std::vector<float> x = random_rows(random, 300 * plan.k);
   const Backend& backend = *GetParam().backend;
   const auto linear = backend.prepare(weight.weight, plan);
   const int threads = omp_get_max_threads();
-  for (int64_t m : {5, 40, 300}) {
+  for (int64_t m : {1, 5, 8, 40, 300}) {
     std::vector<std::vector<float>> results;
     for (int count : {1, 2, 3}) {
       omp_set_num_threads(count);

@@ -25,7 +25,7 @@ std::vector<float> outputs(const Backend& backend, const Linear& linear, const I
 }
 
 // How many blocks are expanded together depends on the number of rows and the caches, no output's
-// bits do. A single tile of a mixed linear has an order of additions of its own.
+// bits do. Few rows of a mixed linear have an order of additions of their own.
 TEST(CpuProduct, RowsBesideARowDoNotChangeABit) {
   Random random(31);
   constexpr int64_t kRows = 60, kColumns = 40;

@@ -173,7 +173,7 @@ TEST(CpuQuantizer, TilesOfEverySizeEqualTheOracle) {
 // a block: a row alone, and a tile of rows whose scales differ.
 TEST(CpuQuantizer, EveryMagnitudeEqualsTheOracle) {
   Random random(13);
-  constexpr int64_t kBlocks = 128, kRows = 6;
+  constexpr int64_t kBlocks = 128, kRows = cpu::kTileRows;
   for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
     for (mx::Format format : mx::kOperandFormats) {
       for (mx::ScaleRule rule : mx::kScaleRules) {
@@ -204,7 +204,7 @@ TEST(CpuQuantizer, EveryMagnitudeEqualsTheOracle) {
 TEST(CpuQuantizer, SubnormalBlocksEqualTheOracle) {
   Random random(12);
   for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
-    for (int64_t m = 1; m <= 6; ++m) {
+    for (int64_t m = 1; m <= cpu::kTileRows; ++m) {
       for (bool all : {false, true}) {
         auto plan = random_plan(random,
                                 {{mx::Format::kE2M1, mx::Format::kE2M1, 96},

@@ -1,8 +1,8 @@
 // AVX-512 with VNNI, VBMI and BF16 (Zen 4, Sapphire Rapids and later).
 //
 // Additions in an output's longest chain: integer blocks are exact, so K / 32; vdpbf16ps adds its
-// two products one after the other, so K, or less in chains, which are added up, those of a single
-// tile block by block, 31 + K / 32 and no more; and the bias.
+// two products one after the other, so K, or less in chains, which are added up, those of up to
+// kPackedRows rows block by block, 31 + K / 32 and no more; and the bias.
 // vdpbf16ps takes subnormal numbers as zero; neither elements nor scaled ones (kLowestScale) are,
 // and products with BF16 activations that are below 2^-126 are outside what the bound promises.
 #include "micromix/kernels/cpu/tile_includes.h"
@@ -10,8 +10,8 @@
 #if defined(__x86_64__)
 
 #pragma GCC push_options
-#pragma GCC target(                                                                   \
-    "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx512bf16,fma,prfchw," \
+#pragma GCC target(                                                            \
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx512bf16,fma," \
     "prefer-vector-width=512")
 
 namespace micromix::kernels::cpu {
@@ -129,7 +129,7 @@ inline __m512 sum_of(__m512 a, __m512 b) {
 // instructions as its products: half a tile's find room among the other half's products, all of a
 // tile's fill the schedulers.
 template <int kRows>
-inline constexpr int kHalf = kRows <= kTileRows / 2 ? kRows : (kRows + 1) / 2;
+inline constexpr int kTogether = kRows <= kTileRows / 2 ? kRows : (kRows + 1) / 2;
 
 // Adds all chains to the first.
 template <typename Vector, int kCount, int kRows>
@@ -149,8 +149,8 @@ inline const std::byte* again(const std::byte* vectors) {
 }
 
 // A block of a tile of kRows rows, of which kCount, from kFirst on, are multiplied: their products
-// are added up in kSums chains, those joined and scaled.
-template <int kRows, int kFirst, int kCount, int kSums = 1>
+// are added up in kChainCount chains, those joined and scaled.
+template <int kRows, int kFirst, int kCount, int kChainCount = 1>
 class IntegerBlock {
  public:
   IntegerBlock(mx::Format weight, const std::byte* tile)
@@ -163,7 +163,7 @@ class IntegerBlock {
   void add_step(int step, __m512i w0, __m512i w1) {
     const __m512i w[] = {w0, w1};
     for_each_sum<kCount>([&](int r, int h) {
-      __m512i& sum = acc_[step % kSums][r][h];
+      __m512i& sum = acc_[step % kChainCount][r][h];
       sum = _mm512_dpbusd_epi32(sum, w[h], broadcast(data_ + (step * kRows + r) * kStep));
     });
   }
@@ -185,7 +185,7 @@ class IntegerBlock {
  private:
   const std::byte* tile_;
   const std::byte* data_;
-  __m512i acc_[kSums][kCount][2] = {};
+  __m512i acc_[kChainCount][kCount][2] = {};
 };
 
 template <int kRows>
@@ -197,11 +197,11 @@ void multiply_integer_rows(const TileProduct& p) {
   for (int64_t b = 0; b < p.blocks; ++b) {
     const uint8_t* const scales = p.scales + b * kPanel;
     prefetch_rows<kRows, true>(p, a, b);
-    IntegerBlock<kRows, 0, kHalf<kRows>> block(p.weight_format, a);
+    IntegerBlock<kRows, 0, kTogether<kRows>> block(p.weight_format, a);
     block.add_steps(w);
     block.finish(scaling, scales, sums);
-    if constexpr (kHalf<kRows> < kRows) {
-      IntegerBlock<kRows, kHalf<kRows>, kRows - kHalf<kRows>> rest(p.weight_format, a);
+    if constexpr (kTogether<kRows> < kRows) {
+      IntegerBlock<kRows, kTogether<kRows>, kRows - kTogether<kRows>> rest(p.weight_format, a);
       rest.add_steps(again(w));
       rest.finish(scaling, scales, sums);
     }
@@ -226,7 +226,7 @@ inline void prefetch_ahead(const uint8_t* codes) {
 template <int kBits, int kRows>
 void multiply_packed_integer_rows(const TileProduct& p) {
   constexpr bool kKeeps = kRows > kPackedRows;
-  constexpr int kFirst = kKeeps ? kHalf<kRows> : kRows;
+  constexpr int kFirstCount = kKeeps ? kTogether<kRows> : kRows;
   const __m512i table = integer_table_of(p.weight_format);  // a call, which would spill sums
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
@@ -240,7 +240,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
     } else {
       prefetch_ahead<kBits>(codes);
     }
-    IntegerBlock<kRows, 0, kFirst, kKeeps ? 1 : kChains<kRows>> block(p.weight_format, a);
+    IntegerBlock<kRows, 0, kFirstCount, kKeeps ? 1 : kChains<kRows>> block(p.weight_format, a);
     for_each_step<kBits>(codes, [&](int step, __m512i codes0, __m512i codes1) {
       const __m512i w0 = _mm512_permutexvar_epi8(codes0, table);
       const __m512i w1 = _mm512_permutexvar_epi8(codes1, table);
@@ -252,7 +252,7 @@ void multiply_packed_integer_rows(const TileProduct& p) {
     });
     block.finish(scaling, scales, sums);
     if constexpr (kKeeps) {
-      IntegerBlock<kRows, kFirst, kRows - kFirst> rest(p.weight_format, a);
+      IntegerBlock<kRows, kFirstCount, kRows - kFirstCount> rest(p.weight_format, a);
       rest.add_steps(again(out));
       rest.finish(scaling, scales, sums);
       out += kBlockVectors * kVector;
@@ -306,9 +306,9 @@ void multiply_wide_rows(const TileProduct& p) {
   const std::byte* w = p.w;
   for (int64_t first = 0; first < p.blocks; first += kJoined) {
     const int64_t count = std::min(kJoined, p.blocks - first);
-    add_wide<0, kHalf<kRows>>(p, first, count, a, w, sums);
-    if constexpr (kHalf<kRows> < kRows) {
-      add_wide<kHalf<kRows>, kRows - kHalf<kRows>>(p, first, count, a, w, sums);
+    add_wide<0, kTogether<kRows>>(p, first, count, a, w, sums);
+    if constexpr (kTogether<kRows> < kRows) {
+      add_wide<kTogether<kRows>, kRows - kTogether<kRows>>(p, first, count, a, w, sums);
     }
     a += count * tile_block_bytes(false, kWideBytes, kRows);
     w += count * panel_block_bytes(false, kWideBytes);
@@ -351,23 +351,23 @@ void multiply_packed_wide_rows(const TileProduct& p) {
 // transposition for weights that are used once. Row by row, so that memory is read from end to end:
 // of eight rows at a time, short ones, hardware found no stream.
 void multiply_dense_row(const TileProduct& p, int64_t stride, int64_t columns) {
-  constexpr int kSums = kChains<1>;
+  constexpr int kChainCount = kChains<1>;
   const std::byte* const a = p.a + 4;  // behind the first exponent
   for (int64_t j = 0; j < columns; ++j) {
     const std::byte* const row = p.w + j * stride;
-    __m512 acc[kSums] = {};
+    __m512 acc[kChainCount] = {};
     const auto add_block = [&](int64_t b, __m512& sum) {
       const void* const x = a + b * tile_block_bytes(false, kWideBytes, 1);
       sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_loadu_si512(row + b * kVector)),
                              reinterpret_cast<__m512bh>(_mm512_loadu_si512(x)));
     };
     int64_t b = 0;
-    for (; b + kSums <= p.blocks; b += kSums) {
+    for (; b + kChainCount <= p.blocks; b += kChainCount) {
 #pragma GCC unroll 4
-      for (int i = 0; i < kSums; ++i) add_block(b + i, acc[i]);
+      for (int i = 0; i < kChainCount; ++i) add_block(b + i, acc[i]);
     }
     for (; b < p.blocks; ++b) add_block(b, acc[0]);
-    for (int i = 1; i < kSums; ++i) acc[0] = _mm512_add_ps(acc[0], acc[i]);
+    for (int i = 1; i < kChainCount; ++i) acc[0] = _mm512_add_ps(acc[0], acc[i]);
     p.c[j] += _mm512_reduce_add_ps(acc[0]);
   }
 }

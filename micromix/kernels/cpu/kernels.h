@@ -9,7 +9,7 @@
 //   The block's sum is multiplied by 2^(sx + sw - shifts), a power of two made by adding exponents,
 //   and added to an FP32 sum.
 // - wide, for every other pair and for BF16: elements times their scales, which BF16 holds exactly,
-//   into vdpbf16ps, or as FP32. Products are added to the FP32 sum as they come; for a single tile
+//   into vdpbf16ps, or as FP32. Products are added to the FP32 sum as they come; for few rows
 //   on AVX-512 a block's sum of elements times scaled activations is scaled and added.
 #pragma once
 
@@ -133,9 +133,9 @@ struct Kernels {
 
   void (*multiply_integer)(const TileProduct& product);
   void (*multiply_wide)(const TileProduct& product);
-  // The same from packed blocks, expanded in registers: for weights that up to kPackedRows use
-  // once, or integers that a first tile expands for others, in the shadow of its products. Null
-  // where that is not faster.
+  // The same from packed blocks, expanded in registers: for up to kPackedRows rows, or of integers
+  // for a first tile, which leaves them expanded for its other rows and for other tiles. Null where
+  // that is not faster.
   void (*multiply_packed_integer)(const TileProduct& product);
   void (*multiply_packed_wide)(const TileProduct& product);
   // C [1][32] += one row times COLUMNS rows of BF16, STRIDE bytes apart, that begin at W; C's other
@@ -150,12 +150,12 @@ struct Kernels {
   RowFlags (*quantize_row)(const float* x, const int32_t* permutation, mx::ScaleRule rule,
                            std::span<const TileSegment> segments, std::byte* out);
 
-  // The same of 2 to 8 rows [k] at once, as a tile, which other threads will read too where it is
-  // SHARED; SCRATCH has room for 16 k bytes, it and OUT are aligned to 64 and to 32. False where a
-  // scale is not common or a segment is BF16: OUT is anything then. Null where nothing is faster
-  // than row by row.
+  // The same of 2 to 8 rows [k] at once, as a tile, of 8 rows PAST_CACHES if wanted, which is
+  // for tiles that other threads read. SCRATCH has room for 16 k bytes, it and OUT are aligned to
+  // 64 and to 32. False where a scale is not common or a segment is BF16: OUT is anything then.
+  // Null where nothing is faster than row by row.
   bool (*quantize_tile)(const float* const* rows, int count, int64_t k, const int32_t* permutation,
-                        mx::ScaleRule rule, std::span<const TileSegment> segments, bool shared,
+                        mx::ScaleRule rule, std::span<const TileSegment> segments, bool past_caches,
                         std::byte* scratch, std::byte* out);
 
   // Y [rows][columns], rows STRIDE floats apart, = SUMS [rows][32] + BIAS ([columns], or null),

@@ -40,12 +40,12 @@ bool PanelProduct::is_tiny(int64_t row, int64_t count) const {
 
 bool PanelProduct::begins_with_packed(const TileSegment& segment) const {
   return kernels_.multiply_packed_integer != nullptr && !some_tiny_ &&
-         (has_few_rows() || segment.integer);
+         (fits_registers() || segment.integer);
 }
 
 int64_t PanelProduct::blocks_together(const TileSegment& segment) const {
   int64_t bytes = expanded_bytes(part_.rows);
-  // A weight that is used once, unless it is taken in registers.
+  // A weight that one tile uses, of kernels that expand every one.
   if (part_.rows <= kTileRows && kernels_.multiply_packed_integer == nullptr) bytes /= 2;
   return bytes / panel_block_bytes(segment.integer, kernels_.wide_bytes);
 }
@@ -72,7 +72,7 @@ void PanelProduct::add_blocks(const TileSegment& segment, const Blocks& blocks, 
     const bool any = some_tiny_ && is_tiny(part_.first_row + i, product.rows);
     if (i == 0 && packed) {
       product.w = reinterpret_cast<const std::byte*>(blocks.codes);
-      product.expanded = has_few_rows() ? nullptr : expanded_;
+      product.expanded = fits_registers() ? nullptr : expanded_;
       (segment.integer ? kernels_.multiply_packed_integer : kernels_.multiply_packed_wide)(product);
     } else if (segment.integer) {
       (any ? kernels_.multiply_integer_any : kernels_.multiply_integer)(product);
@@ -104,8 +104,8 @@ bool PanelProduct::add_dense_row(const DenseWeight& weight) {
 void PanelProduct::prefetch_outputs(int64_t panel, int64_t i, int64_t rows) const {
   const float* y = outputs_.y + (part_.first_row + i) * outputs_.n + panel * kPanel;
   for (int64_t r = 0; r < rows; ++r, y += outputs_.n) {
-    __builtin_prefetch(y, 1);
-    __builtin_prefetch(y + kPanel / 2, 1);
+    __builtin_prefetch(y);
+    __builtin_prefetch(y + kPanel / 2);
   }
 }
 

@@ -56,7 +56,7 @@ class PanelProduct {
     assert(segment.blocks > 0);
     const bool packed =
         weights.codes(part_.first_panel, 0) != nullptr && begins_with_packed(segment);
-    const int64_t together = packed && has_few_rows() ? segment.blocks : blocks_together(segment);
+    const int64_t together = packed && fits_registers() ? segment.blocks : blocks_together(segment);
     const bool last_segment = segment_ + 1 == tiles_.segments().size();
     for (int64_t block = 0; block < segment.blocks; block += together) {
       const int64_t blocks = std::min(together, segment.blocks - block);
@@ -86,9 +86,9 @@ class PanelProduct {
     const uint8_t* scales;
   };
 
-  bool has_few_rows() const { return part_.rows <= kPackedRows; }
-  // Whether the first tile, of common scales, takes packed blocks: as the only one, or integers,
-  // which it expands for the others.
+  bool fits_registers() const { return part_.rows <= kPackedRows; }
+  // Whether the first tile, of common scales, takes packed blocks: few rows, or integers, which it
+  // leaves expanded.
   bool begins_with_packed(const TileSegment& segment) const;
   // Whether some of COUNT rows have blocks that the fast kernels do not take.
   bool is_tiny(int64_t row, int64_t count) const;

@@ -16,7 +16,7 @@ int64_t passes_at_most(int64_t m) {
 }  // namespace
 
 bool shares_rows(int64_t m) {
-  return passes_at_most(m) < omp_get_max_threads();
+  return passes_at_most(m) % omp_get_max_threads() != 0;
 }
 
 Partition::Partition(std::span<const Product> products, int64_t m) : products_(products), m_(m) {

@@ -46,9 +46,7 @@ void interleave_rows(const std::byte* rows, int64_t row_bytes, std::byte* out) {
 // waits.
 void copy_past_caches(const std::byte* from, int64_t size, std::byte* to) {
 #if defined(__x86_64__)
-  const int64_t head = std::min<int64_t>(size, -reinterpret_cast<intptr_t>(to) & 15);
-  std::memcpy(to, from, head);
-  int64_t at = head;
+  int64_t at = 0;
   for (; at + 16 <= size; at += 16) {
     _mm_stream_si128(reinterpret_cast<__m128i*>(to + at),
                      _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)));
@@ -90,28 +88,32 @@ void Tiles::reset(const Kernels& kernels, const InputPlan& plan, int64_t m, bool
 }
 
 void Tiles::set_rows(const InputPlan& plan, int64_t first, const float* const* rows) {
+  // OWN is where a tile is made that is then copied past the caches.
   thread_local HugeBuffer scratch, own;
   const int count = rows_at(first);
   const bool gathers = !plan.segments.empty() && !plan.permutation.empty();
   const int32_t* const permutation = gathers ? plan.permutation.data() : nullptr;
-  const bool together = count > 1 && kernels_->quantize_tile != nullptr;
-  scratch.reserve(std::max(16 * k_, kTileRows * row_bytes_));
-  // Of what other threads will read, quantize_tile() writes full tiles past the caches.
-  const bool copies = shared_ && !(together && count == kTileRows);
-  if (copies) own.reserve(count * row_bytes_);
-  std::byte* const out = copies ? own.bytes() : tile(first);
-  if (together && kernels_->quantize_tile(rows, count, k_, permutation, plan.scale_rule, segments_,
-                                          shared_, scratch.bytes(), out)) {
-    std::fill_n(flags_.begin() + first, count, RowFlags{});
-  } else {
-    std::byte* const single = count == 1 ? out : scratch.bytes();
-    for (int r = 0; r < count; ++r) {
-      flags_[first + r] = kernels_->quantize_row(rows[r], permutation, plan.scale_rule, segments_,
-                                                 single + r * row_bytes_);
+  const int64_t bytes = count * row_bytes_;
+  scratch.reserve(std::max(16 * k_, bytes));
+  if (shared_) own.reserve(bytes);
+  if (count > 1 && kernels_->quantize_tile != nullptr) {
+    const bool past_caches = shared_ && count == kTileRows;
+    std::byte* const out = shared_ && !past_caches ? own.bytes() : tile(first);
+    if (kernels_->quantize_tile(rows, count, k_, permutation, plan.scale_rule, segments_,
+                                past_caches, scratch.bytes(), out)) {
+      std::fill_n(flags_.begin() + first, count, RowFlags{});
+      if (out != tile(first)) copy_past_caches(out, bytes, tile(first));
+      return;
     }
-    if (count > 1) interleave(single, count, row_bytes_, out);
   }
-  if (copies) copy_past_caches(out, count * row_bytes_, tile(first));
+  std::byte* const out = shared_ ? own.bytes() : tile(first);
+  std::byte* const single = count == 1 ? out : scratch.bytes();
+  for (int r = 0; r < count; ++r) {
+    flags_[first + r] = kernels_->quantize_row(rows[r], permutation, plan.scale_rule, segments_,
+                                               single + r * row_bytes_);
+  }
+  if (count > 1) interleave(single, count, row_bytes_, out);
+  if (shared_) copy_past_caches(out, bytes, tile(first));
 }
 
 QuantizedRows Tiles::quantized_row(const InputPlan& plan, int64_t row) const {
