@@ -108,7 +108,8 @@ class PanelProduct {
   // memory.
   void add_blocks(const TileSegment& segment, const Blocks& blocks, bool packed, bool last) const;
   // Asks for the lines that PANEL's outputs of ROWS rows, from row I of the part on, will be
-  // written to, before the tile is multiplied: with its sums they are as many stores as may wait.
+  // written to, before the tile is multiplied: its stores come all at once, and those that wait for
+  // memory would hold up the next tile.
   void prefetch_outputs(int64_t panel, int64_t i, int64_t rows) const;
   // Writes them.
   void store(int64_t panel, int64_t i, int64_t rows) const;
