@@ -264,7 +264,7 @@ TEST_P(EveryBackend, ResultDoesNotDependOnThreads) {
   Random random(7);
   const std::vector<SegmentShape> shapes = {{mx::Format::kE2M1, mx::Format::kE2M1, 512},
                                             {mx::Format::kE2M3, mx::Format::kE2M3, 512},
-                                            {mx::Format::kE3M2, mx::Format::kE3M2, 512}};
+                                            {mx::Format::kE3M2, mx::Format::kE3M2, 1536}};
   const auto weight = random_weight(random, 130, shapes, 120, 134, true);
   const auto plan = random_plan(random, shapes, mx::ScaleRule::kRceil);
   const std::vector<float> x = random_rows(random, 300 * plan.k);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cstring>
 
 #include "micromix/mx/element.h"
@@ -43,8 +44,9 @@ void interleave_rows(const std::byte* rows, int64_t row_bytes, std::byte* out) {
 
 // Copies to where other cores have what was there before. They would have to give each line up
 // before it is written, which takes 100 ns where cores share no cache; past the caches nothing
-// waits.
+// waits. TO is aligned to 16 bytes, as every tile is.
 void copy_past_caches(const std::byte* from, int64_t size, std::byte* to) {
+  assert(reinterpret_cast<uintptr_t>(to) % 16 == 0);
 #if defined(__x86_64__)
   int64_t at = 0;
   for (; at + 16 <= size; at += 16) {
