@@ -210,15 +210,6 @@ inline void sum_block(const std::byte* data, const std::byte* w, int rows,
   }
 }
 
-// The rows of a tile of kRows from kFirst on, as many at a time as there are registers for: calls
-// USE(first, count), both std::integral_constant.
-template <int kRows, int kMost, int kFirst = 0, typename Use>
-inline void for_each_part(const Use& use) {
-  constexpr int kCount = std::min(kMost, kRows - kFirst);
-  use(std::integral_constant<int, kFirst>(), std::integral_constant<int, kCount>());
-  if constexpr (kFirst + kCount < kRows) for_each_part<kRows, kMost, kFirst + kCount>(use);
-}
-
 template <int kRows, int kFirst, int kCount, int kSteps>
 void multiply_integer_part(const TileProduct& p) {
   const __m256i shift = _mm256_set1_epi32(integer_shift(p.weight_format) << 23);

@@ -142,9 +142,9 @@ inline void join(Vector (&acc)[kCount][kRows][2]) {
 }
 
 // VECTORS, but the compiler does not know: it would keep those it has seen in registers, of which
-// there are too few.
+// there are too few. Volatile, or it takes one call for all.
 inline const std::byte* again(const std::byte* vectors) {
-  asm("" : "+r"(vectors));
+  asm volatile("" : "+r"(vectors));
   return vectors;
 }
 
@@ -197,14 +197,11 @@ void multiply_integer_rows(const TileProduct& p) {
   for (int64_t b = 0; b < p.blocks; ++b) {
     const uint8_t* const scales = p.scales + b * kPanel;
     prefetch_rows<kRows, true>(p, a, b);
-    IntegerBlock<kRows, 0, kTogether<kRows>> block(p.weight_format, a);
-    block.add_steps(w);
-    block.finish(scaling, scales, sums);
-    if constexpr (kTogether<kRows> < kRows) {
-      IntegerBlock<kRows, kTogether<kRows>, kRows - kTogether<kRows>> rest(p.weight_format, a);
-      rest.add_steps(again(w));
-      rest.finish(scaling, scales, sums);
-    }
+    for_each_part<kRows, kTogether<kRows>>([&](auto first, auto count) {
+      IntegerBlock<kRows, first(), count()> block(p.weight_format, a);
+      block.add_steps(again(w));
+      block.finish(scaling, scales, sums);
+    });
     a += tile_block_bytes(true, kWideBytes, kRows);
     w += kBlockVectors * kVector;
   }
@@ -263,13 +260,13 @@ void multiply_packed_integer_rows(const TileProduct& p) {
   sums.store(p.c);
 }
 
-// Of kRows rows of a tile, kCount, from kFirst on, times COUNT blocks from block FIRST on, onto
-// SUMS.
+// Of kRows rows of a tile, kCount, from kFirst on, times BLOCKS blocks, the first of which is BLOCK
+// and lies at A and W, onto SUMS.
 //
 // Odd pairs have sums of their own: two pipes with a latency of 6 clocks need 12 sums to be kept
 // busy, of which half a tile has 8 in one chain of additions each.
 template <int kFirst, int kCount, int kRows>
-inline void add_wide(const TileProduct& p, int64_t first, int64_t count, const std::byte* a,
+inline void add_wide(const TileProduct& p, int64_t block, int64_t blocks, const std::byte* a,
                      const std::byte* w, Sums<kRows>& sums) {
   const auto add_pair = [](const std::byte* rows, const std::byte* columns, auto& sum, int at) {
     const __m512i vectors[] = {_mm512_load_si512(columns), _mm512_load_si512(columns + kVector)};
@@ -280,8 +277,8 @@ inline void add_wide(const TileProduct& p, int64_t first, int64_t count, const s
     });
   };
   __m512 odd[kCount][2] = {};
-  for (int64_t b = 0; b < count; ++b) {
-    if constexpr (kFirst == 0) prefetch_rows<kRows, false>(p, a, first + b);
+  for (int64_t b = block; b < block + blocks; ++b) {
+    if constexpr (kFirst == 0) prefetch_rows<kRows, false>(p, a, b);
     a += 4 * kRows;  // exponents
 #pragma GCC unroll 2
     for (int s = 0; s < 8; ++s) {
@@ -304,14 +301,12 @@ void multiply_wide_rows(const TileProduct& p) {
   Sums<kRows> sums(p.c);
   const std::byte* a = p.a;
   const std::byte* w = p.w;
-  for (int64_t first = 0; first < p.blocks; first += kJoined) {
-    const int64_t count = std::min(kJoined, p.blocks - first);
-    add_wide<0, kTogether<kRows>>(p, first, count, a, w, sums);
-    if constexpr (kTogether<kRows> < kRows) {
-      add_wide<kTogether<kRows>, kRows - kTogether<kRows>>(p, first, count, a, w, sums);
-    }
-    a += count * tile_block_bytes(false, kWideBytes, kRows);
-    w += count * panel_block_bytes(false, kWideBytes);
+  for (int64_t block = 0; block < p.blocks; block += kJoined) {
+    const int64_t blocks = std::min(kJoined, p.blocks - block);
+    for_each_part<kRows, kTogether<kRows>>(
+        [&](auto first, auto count) { add_wide<first(), count()>(p, block, blocks, a, w, sums); });
+    a += blocks * tile_block_bytes(false, kWideBytes, kRows);
+    w += blocks * panel_block_bytes(false, kWideBytes);
   }
   sums.store(p.c);
 }

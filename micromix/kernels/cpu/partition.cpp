@@ -9,14 +9,15 @@ int64_t panels_of(const Product& product) {
   return (product.linear->n() + kPanel - 1) / kPanel;
 }
 
-int64_t passes_at_most(int64_t m) {
+// Over rows, each of which expands all weights.
+int64_t passes_of(int64_t m) {
   return (m + kMostRows - 1) / kMostRows;
 }
 
 }  // namespace
 
 bool shares_rows(int64_t m) {
-  return passes_at_most(m) % omp_get_max_threads() != 0;
+  return passes_of(m) % omp_get_max_threads() != 0;
 }
 
 Partition::Partition(std::span<const Product> products, int64_t m) : products_(products), m_(m) {
@@ -31,11 +32,10 @@ Partition::Share Partition::panel_at(int64_t index) const {
 }
 
 void Partition::share_out() {
-  // As many rows in every pass as whole tiles allow: each pass expands all weights.
-  const int64_t most_passes = passes_at_most(m_);
+  // As many rows in every pass as whole tiles allow, which needs no pass more.
+  const int64_t passes = passes_of(m_);
   const int64_t tiles = (m_ + kTileRows - 1) / kTileRows;
-  const int64_t rows_together = (tiles + most_passes - 1) / most_passes * kTileRows;
-  const int64_t passes = (m_ + rows_together - 1) / rows_together;
+  const int64_t rows_together = (tiles + passes - 1) / passes * kTileRows;
   // Panels, each pass's counted, before thread T's.
   const int threads = omp_get_max_threads();
   const auto before = [&](int64_t t) { return passes * panels_ * t / threads; };
