@@ -13,8 +13,8 @@
 
 namespace micromix::kernels::cpu {
 
-// Whether threads multiply rows that others have quantized: where they cannot take whole passes over
-// rows, as many each.
+// Whether threads multiply rows that others have quantized: where they cannot take whole passes
+// over rows, as many each.
 bool shares_rows(int64_t m);
 
 class Partition {
